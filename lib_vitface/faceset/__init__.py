@@ -1,0 +1,1 @@
+"""One person's aligned faces in one indexed store."""

@@ -1,0 +1,1 @@
+"""Adapters to where the product runs."""

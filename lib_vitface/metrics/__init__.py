@@ -1,0 +1,1 @@
+"""Measures of quality, each by the name it deserves."""

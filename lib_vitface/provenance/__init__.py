@@ -1,0 +1,1 @@
+"""Consent, marks and records: what makes an output known as synthetic."""

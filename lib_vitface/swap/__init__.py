@@ -1,0 +1,1 @@
+"""Putting a trained face into frames and video."""

@@ -1,0 +1,1 @@
+"""Augmentation, batches, checkpoints and the training loop."""

@@ -1,0 +1,170 @@
+"""Values that flow between the parts, and the one-method protocols of what can be plugged in.
+
+Images are RGB uint8 `[H, W, 3]`. Points are `(x, y)` in pixels, x right and y down, pixel centres at
+integer coordinates. Matrices are named `a_to_b` and are 2x3 affine float64: `b = M @ [a_x, a_y, 1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.float32]
+Floats = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+
+class Pose(NamedTuple):
+    """Head rotation in degrees. Zero looks into the camera.
+
+    `yaw_deg` > 0: the face turns to the viewer's right; `pitch_deg` > 0: the face looks up;
+    `roll_deg` > 0: the head leans clockwise as seen by the viewer.
+    """
+
+    yaw_deg: float
+    pitch_deg: float
+    roll_deg: float
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one frame, in frame pixels. A stage that learns more returns `replace(face, ...)`."""
+
+    box: Floats  # [4] x0, y0, x1, y1
+    score: float  # detector confidence, 0..1
+    points: Floats  # [5, 2] right eye, left eye (as the viewer sees: left one first), nose tip, mouth corners likewise
+    landmarks: Floats | None = None  # [468, 3] face-mesh points; z in pixels, towards the viewer is negative
+    presence: float | None = None  # 0..1, the landmark model's own confidence that a face is there
+    pose: Pose | None = None
+    embedding: Floats | None = None  # [D] unit length
+    track: int | None = None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An upright square picture cut out of a frame. `frame_to_crop` is 2x3."""
+
+    image: Image
+    frame_to_crop: Matrix
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video. `time` is its presentation time in seconds from the start of the video."""
+
+    index: int
+    time: Fraction
+    image: Image
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video says of itself, after its rotation was applied (width and height are as shown)."""
+
+    path: Path
+    width: int
+    height: int
+    fps: Fraction  # mean rate
+    frame_count: int | None  # None where the container does not know
+    duration: Fraction  # seconds
+    rotation_deg: int
+    codec: str
+    pixel_format: str
+    bit_depth: int
+    has_alpha: bool
+    color_range: int
+    color_space: int
+    color_primaries: int
+    color_transfer: int
+    audio_codecs: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a swapper reads. `B` clips of `T` frames; colours 0..1; all float32.
+
+    `image` [B, T, 3, H, W] the face that drives (pose, expression, light);
+    `reference` [B, T, 3, H, W] the wanted person's own pixels, warped onto the driving geometry;
+    `reference_mask` [B, T, 1, H, W] where `reference` shows real pixels (0..1);
+    `identity` [B] int64, 0 = source (the face that is put in), 1 = target.
+    """
+
+    image: torch.Tensor
+    reference: torch.Tensor
+    reference_mask: torch.Tensor
+    identity: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SwapperOutput:
+    """`image` [B, T, 3, H, W] in 0..1 and `mask` [B, T, 1, H, W] in 0..1."""
+
+    image: torch.Tensor
+    mask: torch.Tensor
+
+
+class Tick(Protocol):
+    """Progress and cancelling at once: raises `Cancelled` when the person asked to stop."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+
+
+class Detector(Protocol):
+    """Finds faces: box, score and five points, best score first."""
+
+    def __call__(self, image: Image) -> list[Face]: ...
+
+
+class Landmarker(Protocol):
+    """Adds dense landmarks, presence and pose to a face."""
+
+    def __call__(self, image: Image, face: Face) -> Face: ...
+
+
+class Embedder(Protocol):
+    """Unit-length identity vector `[D]` of a face (uses `face.points`)."""
+
+    def __call__(self, image: Image, face: Face) -> Floats: ...
+
+
+@runtime_checkable
+class SwapModel(Protocol):
+    """A trained swapper seen from numpy: a clip of crops in, swapped crops and masks out."""
+
+    def __call__(self, crops: Sequence[Image], landmarks: Sequence[Floats]) -> tuple[list[Image], list[Mask]]: ...
+
+
+class Denoiser(Protocol):
+    """A diffusion pass over a region: image and mask `[H, W]` 0..1 in, image of the same size out."""
+
+    def __call__(self, image: Image, mask: Mask, seed: int) -> Image: ...
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a host (WebUI, standalone, test) supplies to a task; nothing else is known of it.
+
+    `workspace` holds jobs, facesets, models and keys; `device` is a torch device name or "auto";
+    `exclusive()` gives sole use of the device; `denoiser` is there where a diffusion pipeline is.
+    """
+
+    workspace: Path
+    device: str = "auto"
+    tick: Tick = field(default=lambda done, total, note="": None)
+    exclusive: Callable[[], AbstractContextManager[object]] = nullcontext
+    denoiser: Denoiser | None = None
+
+
+def no_tick(done: float, total: float, note: str = "") -> None:
+    """A `Tick` that reports nowhere and never cancels."""

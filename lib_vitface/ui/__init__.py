@@ -1,0 +1,1 @@
+"""Forms, tabs and plots."""
