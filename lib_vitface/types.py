@@ -66,6 +66,7 @@ class Frame:
     index: int
     time: Fraction
     image: Image
+    alpha: Image | None = None  # [H, W] opacity where the source has it; `replace(frame, image=...)` keeps it
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,27 @@ class VideoInfo:
     color_primaries: int
     color_transfer: int
     audio_codecs: tuple[str, ...] = field(default=())
+    time_base: Fraction = Fraction(1, 90000)  # every frame time is a whole multiple of it
+    sample_aspect: Fraction = Fraction(1)  # width of a pixel as shown, divided by its height
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a swapper reads. `B` clips of `T` frames; colours 0..1; all float32.
+    """What a swapper reads. `B` clips of `T` frames; colours and masks 0..1; all float32.
 
     `image` [B, T, 3, H, W] the face that drives (pose, expression, light);
-    `reference` [B, T, 3, H, W] the wanted person's own pixels, warped onto the driving geometry;
-    `reference_mask` [B, T, 1, H, W] where `reference` shows real pixels (0..1);
+    `reference` [B, T, 3, H, W] the wanted person's own pixels, drawn on the driving geometry;
+    `reference_mask` [B, T, 1, H, W] how far `reference` can be trusted;
+    `own_reference` [B, T, 3, H, W] the driving person's own pixels on the same geometry (what an uncovered face looks like);
+    `geometry` [B, T, 2, H, W] where the eye and mouth openings are;
     `identity` [B] int64, 0 = source (the face that is put in), 1 = target.
     """
 
     image: torch.Tensor
     reference: torch.Tensor
     reference_mask: torch.Tensor
+    own_reference: torch.Tensor
+    geometry: torch.Tensor
     identity: torch.Tensor
 
 

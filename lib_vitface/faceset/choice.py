@@ -1,0 +1,207 @@
+"""From everything that was found to the faces that are kept: one person, no repeats, a wide spread."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib_vitface.errors import InputError, NoFaceError
+from lib_vitface.faceset import cluster, coverage, finder, record, select
+from lib_vitface.faceset.settings import FacesetOptions
+from lib_vitface.faceset.writer import FacesetWriter
+from lib_vitface.types import Floats
+
+STRANGER, REPEAT, SURPLUS, THINNED = "stranger", "repeat", "surplus", "thinned"
+
+_POOL_FACTOR, _LEAST_POOL = 4, 2000
+_OVERFLOW = 1.5
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Everything stored of the faces that can be chosen from, in order of id; all `[N, ...]`."""
+
+    ids: NDArray[np.int64]
+    seen: NDArray[np.float64]
+    fingerprints: NDArray[np.uint64]
+    pose: NDArray[np.float64]  # yaw, pitch
+    worth: NDArray[np.float64]
+    features: Floats
+    embeddings: Floats
+
+    @classmethod
+    def load(cls, faceset: FacesetWriter, size: int) -> Pool:
+        names = ("id", "seen", "fingerprint", "yaw_deg", "pitch_deg", "sharpness", "exposure", "occlusion", "face_px")
+        column = faceset.columns(*names, kept=None, whole=True)
+        pose = np.stack([column["yaw_deg"], column["pitch_deg"]], axis=1).astype(np.float64).reshape(-1, 2)
+        sharpness, exposure, occlusion, face_px = (column[name] for name in names[5:])
+        worth = select.worth(sharpness, exposure, occlusion, face_px, size)
+        expression, light = faceset.array("expression", kept=None), faceset.array("light", kept=None)
+        features = select.features(pose, expression, light) if len(pose) else np.zeros((0, 0), np.float32)
+        return cls(
+            column["id"].astype(np.int64),
+            column["seen"].astype(np.float64),
+            column["fingerprint"].astype(np.int64).view(np.uint64),
+            pose,
+            worth,
+            features,
+            faceset.embeddings(kept=None),
+        )
+
+
+def pool_size(options: FacesetOptions) -> int:
+    """How many faces are stored at most before the choice; more are thinned out on the way."""
+    return max(_POOL_FACTOR * options.max_faces, _LEAST_POOL)
+
+
+def thin(faceset: FacesetWriter, options: FacesetOptions) -> bool:
+    """Where the pool runs over, keep the best spread of every person found, in proportion to how often each was seen.
+
+    What is left out stays in the count of sightings. Returns whether anything was done.
+    """
+    limit = pool_size(options)
+    if faceset.stored() <= _OVERFLOW * limit:
+        return False
+    pool = Pool.load(faceset, options.size)
+    labels = cluster.identities(pool.embeddings, pool.seen)
+    mass = np.bincount(labels, weights=pool.seen)
+    stay = np.zeros(len(pool.ids), dtype=bool)
+    again: Counter[int] = Counter()
+    for person in range(len(mass)):
+        own = np.flatnonzero(labels == person)
+        quota = max(1, int(limit * mass[person] / mass.sum()))
+        chosen = own[select.spread_out(pool.features[own], pool.worth[own], quota)]
+        stay[chosen] = True
+        again.update(_stand_ins(pool, np.setdiff1d(own, chosen), chosen))
+    gone = pool.ids[~stay]
+    unknown = [-1] * len(gone)
+    faceset.decide(gone, unknown, [THINNED] * len(gone), {}, again=again, erase=(THINNED,))
+    return True
+
+
+def _stand_ins(pool: Pool, gone: NDArray[np.int64], chosen: NDArray[np.int64]) -> dict[int, int]:
+    """Sightings of faces that go, credited to the most similar chosen one; by id."""
+    from scipy.spatial import cKDTree
+
+    total: Counter[int] = Counter()
+    if len(gone):
+        _, nearest = cKDTree(pool.features[chosen]).query(pool.features[gone])
+        for one, other in zip(gone, chosen[nearest], strict=True):
+            total[int(pool.ids[other])] += int(pool.seen[one])
+    return dict(total)
+
+
+def choose(faceset: FacesetWriter, options: FacesetOptions, reference: Floats | None) -> None:
+    """Decide on every stored face, note the result, erase strangers and repeats, draw the coverage picture.
+
+    `reference` is an embedding of the wanted person, where a picture was named. A faceset that was finished before keeps
+    its person. Raises NoFaceError where nothing is stored, InputError where it is not clear who is meant.
+    """
+    pool = Pool.load(faceset, options.size)
+    if not len(pool.ids):
+        raise NoFaceError(_nothing(faceset, options))
+    labels = _persons(faceset, pool, options)
+    own = np.arange(len(pool.ids))
+    if not options.keep_strangers:
+        reference = _reference(faceset, options, reference)
+        own = np.flatnonzero(labels == cluster.wanted(pool.embeddings, labels, pool.seen, reference))
+    landmarks = faceset.landmarks(kept=None)[own]
+    fresh = select.duplicates(landmarks, pool.fingerprints[own], pool.worth[own], options.size, options.min_change)
+    stands_for = own[fresh]
+    first = own[stands_for == own]
+    chosen = first[_chosen(pool, labels, first, options)]
+    reasons = np.full(len(pool.ids), STRANGER, dtype=object)
+    reasons[own] = REPEAT
+    reasons[first] = SURPLUS
+    reasons[chosen] = record.KEPT
+    again: Counter[int] = Counter()
+    for one, other in zip(own, stands_for, strict=True):
+        if one != other:
+            again[int(pool.ids[other])] += int(pool.seen[one])
+    spread = select.spread(pool.features[first], np.searchsorted(first, np.sort(chosen)), pool.pose[first])
+    notes: dict[str, Any] = {"spread": spread}
+    if not options.keep_strangers:
+        notes["person"] = [float(v) for v in cluster.centre(pool.embeddings[chosen])]
+    faceset.decide(pool.ids, labels, list(reasons), notes, again=again, erase=(STRANGER, REPEAT))
+    faceset.sweep()
+    faceset.note("hints", coverage.hints_of(faceset))
+    faceset.note("pictures", [coverage.save(faceset).name])
+    faceset.note("finished", True)
+
+
+def _persons(faceset: FacesetWriter, pool: Pool, options: FacesetOptions) -> NDArray[np.int64]:
+    """Identity number of every face: by its folder where everybody is kept and every input lies in a person's folder,
+    else by its embedding."""
+    names = {row["id"]: row["person"] for row in faceset.inputs()}
+    if options.keep_strangers and names and all(names.values()):
+        number = {name: i for i, name in enumerate(sorted(set(names.values())))}
+        source = faceset.columns("input", kept=None, whole=True)["input"]
+        by_folder = np.array([number[names[int(i)]] for i in source], dtype=np.int64)
+        return cluster.by_frequency(by_folder, pool.seen)
+    return cluster.identities(pool.embeddings, pool.seen)
+
+
+def _reference(faceset: FacesetWriter, options: FacesetOptions, named: Floats | None) -> Floats | None:
+    """The named picture's embedding, else that of the person the faceset was finished for."""
+    noted = faceset.setting("person")
+    if noted is None:
+        return named
+    before = np.array(noted, dtype=np.float32)
+    if named is not None and float(named @ before) < cluster.SAME_PERSON:
+        raise InputError(
+            f"{options.person} shows somebody else than the faceset {faceset.path} holds; name another output folder, "
+            "or build it anew with --exists overwrite."
+        )
+    return before
+
+
+def _chosen(
+    pool: Pool, labels: NDArray[np.int64], among: NDArray[np.int64], options: FacesetOptions
+) -> NDArray[np.int64]:
+    """Places in `among` of at most `max_faces` faces; where several persons stay, each gets an equal share."""
+    persons = np.unique(labels[among])
+    counts = np.array([(labels[among] == person).sum() for person in persons])
+    found = []
+    for person, quota in zip(persons, shares(counts, options.max_faces), strict=True):
+        own = np.flatnonzero(labels[among] == person)
+        at = among[own]
+        found.append(own[select.spread_out(pool.features[at], pool.worth[at], int(quota))])
+    return np.sort(np.concatenate(found))
+
+
+def shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """`total` handed out one by one in turn, to nobody more than there is: `[10, 2, 10]` of 12 gives `[5, 2, 5]`."""
+    given = np.zeros(len(counts), dtype=np.int64)
+    left = min(int(total), int(counts.sum()))
+    while left > 0:
+        hungry = np.flatnonzero(given < counts)
+        each = left // len(hungry)
+        if each == 0:
+            given[hungry[:left]] += 1
+            break
+        gift = np.minimum(each, counts[hungry] - given[hungry])
+        given[hungry] += gift
+        left -= int(gift.sum())
+    return given
+
+
+def _nothing(faceset: FacesetWriter, options: FacesetOptions) -> str:
+    """The sentence for inputs without a usable face."""
+    inputs = faceset.inputs()
+    where = inputs[0]["path"] if len(inputs) == 1 else f"the {len(inputs)} inputs"
+    dropped = faceset.dropped()
+    if not dropped:
+        unusable = next((row["note"] for row in inputs if row["note"]), "")
+        tail = f" ({unusable})" if unusable else ""
+        return f"No face was found in {where}{tail}; name clips or photos that show the person's face."
+    remedy = {
+        finder.SMALL: f"smaller than --min-face-px {options.min_face_px}",
+        finder.BLURRED: f"more blurred than --min-sharpness {options.min_sharpness:g}",
+        finder.COVERED: f"covered more than --max-occlusion {options.max_occlusion:g}",
+    }
+    parts = ", ".join(f"{number} {remedy.get(reason, reason)}" for reason, number in dropped.items())
+    return f"No usable face in {where}: {parts}; lower the limit or name better pictures."

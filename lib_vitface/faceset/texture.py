@@ -1,0 +1,372 @@
+"""Texture memory: a person's own pixels in face-mesh space, put together anew for every pose and expression.
+
+Every view of the person is unwrapped through its fitted mesh into one atlas. For a wanted pose and expression the views are
+weighted per region (mouth, each eye, the rest) by how near their expression and pose are, per texel by visibility and by
+agreement with the other views (a hand in front of the face does not agree), and blended. Drawn through the wanted mesh the
+result is a sharp picture of the person that a network then only has to correct.
+
+The idea of view- and expression-dependent texture blending is older than networks: Debevec et al. 1996 (view-dependent texture
+mapping), Pighin et al. 1998 (Synthesizing realistic facial expressions from photographs). The implementation is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lib_vitface.errors import CheckpointError
+from lib_vitface.faces import mesh
+from lib_vitface.faces.align import fit_head
+from lib_vitface.types import Floats, Image, Mask
+
+_AXES = np.array([1.0, -1.0, -1.0])
+_EYES = mesh.RIGHT_EYE + mesh.LEFT_EYE
+_LIPS = mesh.LIPS_OUTER + mesh.LIPS_INNER
+_POSE_WIDTH_DEG = 12.0  # views this far away in yaw or pitch count e^-1 as much
+_MAX_BLENDED = 6  # views that share one region of one frame
+_AGREEMENT_WIDTH = 18.0  # grey levels of low-frequency difference to the median view that halve a texel's weight
+_MOUTH_COLOR = np.array([70, 32, 32], np.float32)
+_SHIFT = 4  # fractional bits of polygon coordinates
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A face without position, scale and rotation. `points` [468, 3] cm in canonical axes; `angles` [2] yaw, pitch in degrees."""
+
+    points: Floats
+    angles: Floats
+
+
+def read_expression(landmarks: Floats) -> Expression:
+    """Expression and pose of landmarks `[468, 3]` in any picture's pixels."""
+    fit = fit_head(landmarks)
+    points = ((np.asarray(landmarks, np.float64) - fit.shift) @ fit.rotation) / fit.scale * _AXES
+    pose = fit.pose
+    return Expression(points.astype(np.float32), np.array([pose.yaw_deg, pose.pitch_deg], np.float32))
+
+
+def place_expression(points: Floats, like: Floats) -> Floats:
+    """Canonical points `[468, 3]` put where the head of `like` (landmarks in pixels) is."""
+    return fit_head(like).project(points).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _atlas(size: int) -> NDArray[np.float64]:
+    """Atlas position `[468, 2]` of each mesh point: a cylinder about the head, unrolled."""
+    points = mesh.vertices().astype(np.float64)
+    angle = np.arctan2(points[:, 0], points[:, 2] + 4.0)
+    across = angle / np.abs(angle).max() * 0.5 + 0.5
+    down = (points[:, 1].max() - points[:, 1]) / np.ptp(points[:, 1])
+    return (np.stack([across, down], axis=1) * 0.94 + 0.03) * (size - 1)
+
+
+def _draw_triangles(points: NDArray[np.floating], size: int, *, depth: bool) -> NDArray[np.int32]:
+    """Index of the triangle seen at each pixel `[size, size]`, -1 where there is none.
+
+    With `depth` the triangles that face away are left out and near ones are drawn over far ones.
+    """
+    triangles = mesh.triangles()
+    picture = np.full((size, size), -1, np.int32)
+    corners = np.round(points[:, :2] * (1 << _SHIFT)).astype(np.int32)[triangles]
+    order: NDArray[np.intp] = np.arange(len(triangles))
+    if depth:
+        a, b, c = (points[triangles[:, k]] for k in range(3))
+        facing = np.cross(b - a, c - a)[:, 2]
+        order = np.argsort(-points[triangles, 2].mean(axis=1), kind="stable")
+        order = order[facing[order] * _front_sign() > 0]
+    for index in order:
+        cv2.fillConvexPoly(picture, corners[index], int(index), lineType=cv2.LINE_8, shift=_SHIFT)
+    return picture
+
+
+@lru_cache(maxsize=1)
+def _front_sign() -> float:
+    """Sign of a frontal triangle's normal z in pixel axes; a fact of the triangle list's winding."""
+    points, triangles = mesh.vertices() * _AXES, mesh.triangles()
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    return float(np.sign(np.median(np.cross(b - a, c - a)[:, 2])))
+
+
+@lru_cache(maxsize=4)
+def _atlas_triangles(size: int) -> NDArray[np.int32]:
+    return _draw_triangles(_atlas(size), size, depth=False)
+
+
+def _pixel_map(
+    seen: NDArray[np.int32], wanted: NDArray[np.floating], given: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For each pixel of a picture whose mesh lies at `wanted`, where it lies in one whose mesh lies at `given`."""
+    triangles = mesh.triangles()
+    corners = np.concatenate([wanted[triangles][:, :, :2], np.ones((len(triangles), 3, 1))], axis=2)
+    corners = corners + 1e-6 * np.eye(3)  # a triangle seen edge-on has no area
+    affine = np.linalg.solve(corners, given[triangles][:, :, :2].astype(np.float64)).astype(np.float32)
+    rows, columns = np.mgrid[: seen.shape[0], : seen.shape[1]].astype(np.float32)
+    picked = affine[np.maximum(seen, 0)]
+    x = picked[..., 0, 0] * columns + picked[..., 1, 0] * rows + picked[..., 2, 0]
+    y = picked[..., 0, 1] * columns + picked[..., 1, 1] * rows + picked[..., 2, 1]
+    return x, y
+
+
+def _facing(landmarks: Floats) -> Floats:
+    """How much each mesh point `[468]` faces the camera, 0..1."""
+    triangles = mesh.triangles()
+    points = landmarks[triangles].astype(np.float64)
+    normal = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
+    total = np.zeros((mesh.POINT_COUNT, 3))
+    for corner in range(3):
+        np.add.at(total, triangles[:, corner], normal)
+    length = np.linalg.norm(total, axis=1) + 1e-9
+    return np.clip(total[:, 2] / length * _front_sign(), 0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Points that decide which views are alike, where in the atlas that counts, and how narrow the choice is (cm)."""
+
+    points: tuple[int, ...]
+    weight: Mask
+    rows: slice
+    columns: slice
+    width_cm: float
+
+
+@lru_cache(maxsize=4)
+def _regions(size: int) -> tuple[_Region, ...]:
+    mouth = _soft_box(_LIPS, size, 1.5)
+    right, left = _soft_box(mesh.RIGHT_EYE, size, 1.3), _soft_box(mesh.LEFT_EYE, size, 1.3)
+    rest = np.clip(1 - mouth - right - left, 0, 1)
+    described = (
+        (_LIPS, mouth, 0.22),
+        (mesh.RIGHT_EYE, right, 0.10),
+        (mesh.LEFT_EYE, left, 0.10),
+        (tuple(range(mesh.POINT_COUNT)), rest, 0.30),
+    )
+    found = []
+    for points, weight, width in described:
+        rows, columns = np.where(weight.max(axis=1) > 0)[0], np.where(weight.max(axis=0) > 0)[0]
+        area = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        found.append(_Region(points, weight[area].astype(np.float32), *area, width))
+    return tuple(found)
+
+
+def _soft_box(points: Sequence[int], size: int, growth: float) -> Mask:
+    """An ellipse about atlas points that fades from 1 to 0 towards its border."""
+    place = _atlas(size)[list(points)]
+    low, high = place.min(axis=0), place.max(axis=0)
+    centre, radius = (low + high) / 2, (high - low) / 2 * growth
+    rows, columns = np.mgrid[:size, :size]
+    distance = np.hypot((columns - centre[0]) / radius[0], (rows - centre[1]) / (radius[1] * 1.3))
+    return np.clip((1.6 - distance) / 0.6, 0, 1)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A picture drawn from the memory. `image` float32 `[S, S, 3]` 0..255, `mask` `[S, S]` 0..1 where it has pixels."""
+
+    image: Floats
+    mask: Mask
+
+
+@dataclass(frozen=True)
+class TextureMemory:
+    """Views of one person in atlas space.
+
+    `textures` uint8 `[N, U, U, 3]`, `trust` uint8 `[N, U, U]` (visibility x agreement), `points` `[N, 468, 3]` and `angles`
+    `[N, 2]` as in `Expression`, `neutral` `[468, 3]` the person's resting shape.
+    """
+
+    textures: NDArray[np.uint8]
+    trust: NDArray[np.uint8]
+    points: Floats
+    angles: Floats
+    neutral: Floats
+
+    @property
+    def size(self) -> int:
+        return int(self.textures.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.textures)
+
+    @classmethod
+    def build(cls, views: Iterable[tuple[Image, Floats]], size: int = 256) -> TextureMemory:
+        """From `(crop, landmarks in crop pixels [468, 3])` of one person; at least one view."""
+        textures, visible, points, angles = [], [], [], []
+        for image, landmarks in views:
+            texture, seen = _unwrap(image, landmarks, size)
+            expression = read_expression(landmarks)
+            textures.append(texture)
+            visible.append(seen)
+            points.append(expression.points)
+            angles.append(expression.angles)
+        if not textures:
+            raise ValueError("a texture memory needs at least one view")
+        stack = np.stack(textures)
+        trust = _agreement(stack) * np.stack(visible)
+        shapes = np.stack(points)
+        return cls(stack, (trust * 255).astype(np.uint8), shapes, np.stack(angles), neutral_shape(shapes))
+
+    def texture(self, expression: Expression, allowed: NDArray[np.bool_] | None = None) -> tuple[Floats, Mask]:
+        """Blended atlas `[U, U, 3]` 0..255 and its trust `[U, U]` for an expression of this person's shape.
+
+        Trust is low where the texel was seen from the side, and where no view has a like expression.
+
+        `allowed` [N] leaves views out (training must not see the very frame it has to draw).
+        """
+        total = np.zeros((self.size, self.size, 3), np.float32)
+        weight = np.zeros((self.size, self.size), np.float32)
+        sure = np.zeros((self.size, self.size), np.float32)
+        turned = (((self.angles - expression.angles) / _POSE_WIDTH_DEG) ** 2).sum(axis=1)
+        for region in _regions(self.size):
+            index = list(region.points)
+            gap = ((self.points[:, index, :2] - expression.points[index, :2]) ** 2).sum(axis=2).mean(axis=1)
+            unlike = gap / region.width_cm**2
+            distance = unlike + turned
+            if allowed is not None:
+                distance = np.where(allowed, distance, np.inf)
+            known = np.exp(-0.5 * max(0.0, float(unlike[distance.argmin()]) - 0.5))
+            share = np.exp(-(distance - distance.min()))
+            area = region.rows, region.columns
+            for view in np.argsort(-share, kind="stable")[:_MAX_BLENDED]:
+                if share[view] < 0.02:
+                    break
+                trust = self.trust[view][area].astype(np.float32) / 255
+                part = region.weight * share[view] * (trust * trust + 1e-3)
+                total[area] += part[..., None] * self.textures[view][area]
+                weight[area] += part
+                sure[area] += part * trust * known
+        weight = np.maximum(weight, 1e-9)
+        return total / weight[..., None], sure / weight
+
+    def render(
+        self, landmarks: Floats, size: int, expression: Expression, allowed: NDArray[np.bool_] | None = None
+    ) -> Rendering:
+        """The person with `expression` (of this person's shape), drawn on a mesh at `landmarks` `[468, 3]` in a `size` px crop."""
+        texture, trust = self.texture(expression, allowed)
+        seen = _draw_triangles(landmarks, size, depth=True)
+        x, y = _pixel_map(seen, landmarks, _atlas(self.size))
+        image = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.remap(trust, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        self._hide_unknown_mouth(image, mask, landmarks)
+        covered = seen >= 0
+        if covered.any():
+            image[~covered] = image[covered].mean(axis=0)
+        return Rendering(image, np.where(covered, mask, 0).astype(np.float32))
+
+    @staticmethod
+    def _hide_unknown_mouth(image: Floats, trust: Mask, landmarks: Floats) -> None:
+        """Darken an open mouth of which no view is known: teeth stretched over it mislead the network more than nothing."""
+        inside = geometry_map(landmarks, image.shape[0])[..., 1]
+        if not inside.any():
+            return
+        known = float((trust * inside).sum() / inside.sum())
+        amount = inside * np.clip(1 - known / 0.45, 0, 1)
+        image += (_MOUTH_COLOR - image) * amount[..., None]
+
+    def resized(self, size: int) -> TextureMemory:
+        """The same memory with a smaller or larger atlas."""
+        if size == self.size:
+            return self
+        textures = np.stack([cv2.resize(t, (size, size), interpolation=cv2.INTER_AREA) for t in self.textures])
+        trust = np.stack([cv2.resize(t, (size, size), interpolation=cv2.INTER_AREA) for t in self.trust])
+        return TextureMemory(textures, trust, self.points, self.angles, self.neutral)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Everything as named arrays, for a safetensors file."""
+        return {name: getattr(self, name) for name in ("textures", "trust", "points", "angles", "neutral")}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> TextureMemory:
+        """The opposite of `arrays`. Raises `CheckpointError` where something is missing or of another shape."""
+        try:
+            memory = cls(**{name: arrays[name] for name in ("textures", "trust", "points", "angles", "neutral")})  # type: ignore[arg-type]
+        except KeyError as error:
+            raise CheckpointError(f"The texture memory lacks {error}; train the model again.") from None
+        if memory.textures.ndim != 4 or memory.points.shape != (len(memory), mesh.POINT_COUNT, 3):
+            raise CheckpointError(
+                "The texture memory has another shape than this version writes; train the model again."
+            )
+        return memory
+
+
+def _unwrap(image: Image, landmarks: Floats, size: int) -> tuple[NDArray[np.uint8], Mask]:
+    """A crop in atlas space and how well each texel was seen (0..1)."""
+    seen = _atlas_triangles(size)
+    x, y = _pixel_map(seen, _atlas(size), landmarks)
+    texture = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    facing = _facing(landmarks)[mesh.triangles()].mean(axis=1)[np.maximum(seen, 0)]
+    height, width = image.shape[:2]
+    inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+    return texture, (facing * (seen >= 0) * inside).astype(np.float32)
+
+
+def _agreement(textures: NDArray[np.uint8]) -> Floats:
+    """Weight 0..1 `[N, U, U]` by how near a view's low frequencies are to the median view's; all ones for fewer than 5 views.
+
+    The mouth is left alone: there views rightly differ.
+    """
+    count, size = textures.shape[:2]
+    if count < 5:
+        return np.ones((count, size, size), np.float32)
+    small = np.stack([cv2.resize(t, (32, 32), interpolation=cv2.INTER_AREA) for t in textures]).astype(np.float32)
+    brightness = small.mean(axis=(1, 2), keepdims=True)
+    small = small * (brightness.mean(axis=0) / np.maximum(brightness, 1))  # exposure drift is no occluder
+    gap = np.abs(small - np.median(small, axis=0)).max(axis=3)
+    weight = 1 / (1 + (gap / _AGREEMENT_WIDTH) ** 4)
+    full = np.stack([cv2.resize(w, (size, size), interpolation=cv2.INTER_LINEAR) for w in weight])
+    free = np.clip(_soft_box(_LIPS, size, 1.2) + _soft_box(_EYES, size, 1.1) * 0.5, 0, 1).astype(np.float32)
+    return np.maximum(full, free)
+
+
+def neutral_shape(shapes: Floats) -> Floats:
+    """The person at rest `[468, 3]` of many `[N, 468, 3]`: the median over the fifth of the frames with the mouth closed and the
+    eyes open as usual. (A plain median would take talking or blinking for rest.)"""
+    mouth = np.linalg.norm(shapes[:, 13] - shapes[:, 14], axis=1)
+    eyes = np.linalg.norm(shapes[:, 159] - shapes[:, 145], axis=1) + np.linalg.norm(
+        shapes[:, 386] - shapes[:, 374], axis=1
+    )
+    spread = np.linalg.norm(shapes[:, 61] - shapes[:, 291], axis=1)
+    unrest = mouth - mouth.min() + np.abs(eyes - np.quantile(eyes, 0.7)) + np.abs(spread - np.median(spread))
+    calm = np.argsort(unrest, kind="stable")[: max(1, len(shapes) // 5)]
+    return np.median(shapes[calm], axis=0).astype(np.float32)
+
+
+def geometry_map(landmarks: Floats, size: int) -> Floats:
+    """Where eye and mouth openings are: `[size, size, 2]` 0..1 (lids, inner lips), from landmarks in crop pixels."""
+    openings = np.zeros((2, size, size), np.uint8)
+    for channel, loops in enumerate(((mesh.RIGHT_EYE, mesh.LEFT_EYE), (mesh.LIPS_INNER,))):
+        for loop in loops:
+            polygon = np.round(landmarks[list(loop), :2] * (1 << _SHIFT)).astype(np.int32)
+            cv2.fillPoly(openings[channel], [polygon], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
+    return openings.transpose(1, 2, 0).astype(np.float32) / 255
+
+
+def spread_views(expressions: Sequence[Expression], quality: Sequence[float], count: int) -> list[int]:
+    """Indices of at most `count` views that cover pose and expression: farthest-point sampling (Gonzalez 1985), best quality first."""
+    mouth, eyes = list(_LIPS), list(_EYES)
+    described = np.stack(
+        [
+            np.concatenate(
+                [
+                    e.angles / _POSE_WIDTH_DEG,
+                    e.points[mouth, :2].ravel() / (0.22 * np.sqrt(len(mouth))),
+                    e.points[eyes, :2].ravel() / (0.10 * np.sqrt(len(eyes))),
+                ]
+            )
+            for e in expressions
+        ]
+    )
+    worth = np.asarray(quality, np.float64)
+    worth = 0.5 + 0.5 * (worth - worth.min()) / max(float(np.ptp(worth)), 1e-9)
+    chosen = [int(worth.argmax())]
+    gap = np.linalg.norm(described - described[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(described)):
+        best = int((gap * worth).argmax())
+        chosen.append(best)
+        gap = np.minimum(gap, np.linalg.norm(described - described[best], axis=1))
+    return chosen

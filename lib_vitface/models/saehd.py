@@ -1,0 +1,153 @@
+"""SAEHD, DeepFaceLab's standard autoencoder, written afresh in PyTorch from its published design.
+
+It is the baseline every claim is measured against. Design: Perov et al. 2020, "DeepFaceLab: Integrated, flexible and
+extensible face-swapping framework", arXiv:2005.05535. `df` has one bottleneck shared by both persons and a decoder for each;
+`liae` has two bottlenecks (shared, and the target's own) and one decoder. `u`: unit-length latent; `d`: the last doubling of
+resolution is done by four interleaved output convolutions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib_vitface.types import Batch, SwapperOutput
+
+
+@dataclass(frozen=True)
+class SAEHDConfig:
+    """DeepFaceLab's names: `ae_dims`, `e_dims`, `d_dims`, `d_mask_dims`; `variant` holds the letters after the dash."""
+
+    kind: str = "saehd-df"
+    resolution: int = 128
+    variant: str = "ud"
+    ae_dims: int = 128
+    e_dims: int = 64
+    d_dims: int = 64
+    d_mask_dims: int = 22
+
+
+def saehd_config(kind: str, resolution: int) -> SAEHDConfig:
+    """The usual sizes of `saehd-df` (ae 128) and `saehd-liae` (ae 256) with `-ud`. `resolution` must be divisible by 32."""
+    return SAEHDConfig(kind, resolution, ae_dims=128 if kind == "saehd-df" else 256)
+
+
+class _Upscale(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs * 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pixel_shuffle(F.leaky_relu(self.convolution(x), 0.1), 2)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(x + self.second(F.leaky_relu(self.first(x), 0.2)), 0.2)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, width: int, unit_length: bool) -> None:
+        super().__init__()
+        sizes = [3, width, width * 2, width * 4, width * 8]
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in itertools.pairwise(sizes))
+        self.unit_length = unit_length
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for shrink in self.down:
+            x = F.leaky_relu(shrink(x), 0.1)
+        flat = x.flatten(1).float()
+        if self.unit_length:
+            flat = flat * torch.rsqrt(flat.square().mean(dim=1, keepdim=True) + 1e-6)
+        return flat
+
+
+class _Inter(nn.Module):
+    def __init__(self, inputs: int, width: int, outputs: int, side: int) -> None:
+        super().__init__()
+        self.shape = (outputs, side, side)
+        self.squeeze = nn.Linear(inputs, width)
+        self.spread = nn.Linear(width, outputs * side * side)
+        self.upscale = _Upscale(outputs, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.upscale(self.spread(self.squeeze(x)).unflatten(1, self.shape))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, inputs: int, width: int, mask_width: int, doubled: bool) -> None:
+        super().__init__()
+        sizes = [inputs, width * 8, width * 4, width * 2]
+        masks = [inputs, mask_width * 8, mask_width * 4, mask_width * 2] + ([mask_width] if doubled else [])
+        self.up = nn.ModuleList(_Upscale(a, b) for a, b in itertools.pairwise(sizes))
+        self.residual = nn.ModuleList(_Residual(w) for w in sizes[1:])
+        self.up_mask = nn.ModuleList(_Upscale(a, b) for a, b in itertools.pairwise(masks))
+        first = nn.Conv2d(sizes[-1], 3, 1)
+        others = [nn.Conv2d(sizes[-1], 3, 3, padding=1) for _ in range(3 if doubled else 0)]
+        self.out = nn.ModuleList([first, *others])
+        self.out_mask = nn.Conv2d(masks[-1], 1, 1)
+
+    def forward(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = code
+        for grow, block in zip(self.up, self.residual, strict=True):
+            x = block(grow(x))
+        if len(self.out) > 1:
+            # channel order that pixel_shuffle spreads into a 2x2 cell per colour
+            x = F.pixel_shuffle(torch.stack([o(x) for o in self.out], dim=2).flatten(1, 2), 2)
+        else:
+            x = self.out[0](x)
+        mask = code
+        for grow in self.up_mask:
+            mask = grow(mask)
+        return torch.sigmoid(x.float()), torch.sigmoid(self.out_mask(mask).float())
+
+
+class SAEHD(nn.Module):
+    """`forward` decodes every clip with the decoder (df) or bottlenecks (liae) of its `identity`."""
+
+    def __init__(self, config: SAEHDConfig) -> None:
+        super().__init__()
+        self.config = config
+        doubled = "d" in config.variant
+        side = config.resolution // (32 if doubled else 16)
+        flat = config.e_dims * 8 * (config.resolution // 16) ** 2
+        self.encoder = _Encoder(config.e_dims, "u" in config.variant)
+        liae = config.kind == "saehd-liae"
+        outputs = config.ae_dims * (2 if liae else 1)
+        self.inter = nn.ModuleList(_Inter(flat, config.ae_dims, outputs, side) for _ in range(2 if liae else 1))
+        inputs = outputs * (2 if liae else 1)
+        self.decoder = nn.ModuleList(
+            _Decoder(inputs, config.d_dims, config.d_mask_dims, doubled) for _ in range(1 if liae else 2)
+        )
+
+    def forward(self, batch: Batch) -> SwapperOutput:
+        """Reads `image` and `identity` only. Clips of one identity go through the network together."""
+        clips, length = batch.image.shape[:2]
+        code = self.encoder(batch.image.flatten(0, 1))
+        identity = batch.identity.repeat_interleave(length)
+        image = code.new_zeros((len(code), 3, self.config.resolution, self.config.resolution))
+        mask = image.new_zeros((len(code), 1, self.config.resolution, self.config.resolution))
+        for person in (0, 1):
+            chosen = (identity == person).nonzero().flatten()
+            if len(chosen):
+                colours, cover = self._decode(code[chosen], person)
+                image = image.index_copy(0, chosen, colours)
+                mask = mask.index_copy(0, chosen, cover)
+        return SwapperOutput(image.unflatten(0, (clips, length)), mask.unflatten(0, (clips, length)))
+
+    def _decode(self, code: torch.Tensor, person: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self.inter) == 1:
+            return self.decoder[person](self.inter[0](code))
+        # the source knows only the shared bottleneck, the target both (DeepFaceLab: AB-AB and B-AB)
+        shared = self.inter[0](code)
+        second = shared if person == 0 else self.inter[1](code)
+        return self.decoder[0](torch.cat([second, shared], dim=1))

@@ -1,0 +1,165 @@
+"""One clip of frames and the face to replace in each, in; the new face and where it goes, out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from lib_vitface import device as devices
+from lib_vitface.faces.align import apply, crop_matrix, warp
+from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, place_expression, read_expression
+from lib_vitface.models.swapper import build_model
+from lib_vitface.training.checkpoint import Checkpoint, open_model
+from lib_vitface.training.data import hull, scale_points
+from lib_vitface.types import Batch, Face, Floats, Image, Mask, Matrix
+
+_STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
+LARGEST_CROP = 768
+SOURCE, TARGET = 0, 1
+
+
+@dataclass(frozen=True)
+class SwappedFace:
+    """A new face in its crop: `image` [S, S, 3] RGB uint8, `mask` [S, S] 0..1, `frame_to_crop` 2x3."""
+
+    image: Image
+    mask: Mask
+    frame_to_crop: Matrix
+
+
+class ClipSwapper(Protocol):
+    """Swaps clips of up to `clip_length` neighbouring frames of one shot. The same clip gives the same result."""
+
+    clip_length: int
+
+    def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]: ...
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """One face on its way: crop at pasting size, landmarks in it, and what the memory draws there."""
+
+    matrix: Matrix
+    crop: Image
+    landmarks: Floats
+    drawn: Floats
+    trust: Mask
+    own: Floats
+
+
+class ModelSwapper:
+    """A trained model, ready to swap. `identity` says whom to draw: the source, or (redrawing) the target itself.
+
+    `shape` 0..1: how far the drawn face takes the source's proportions instead of keeping the footage's.
+    """
+
+    def __init__(
+        self,
+        model: Path | Checkpoint,
+        *,
+        device: str = "auto",
+        shape: float = 0.0,
+        identity: int = SOURCE,
+        clip_length: int = 4,
+    ) -> None:
+        checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
+        self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
+        self.device = devices.pick_device(device)
+        self.dtype = devices.fast_dtype(self.device)
+        self.network = build_model(checkpoint.config)
+        self.network.load_state_dict(checkpoint.tensors("weights"))
+        self.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.size = checkpoint.config.resolution
+        self.learned_reference = checkpoint.config.kind == "vit"
+        self.source, self.target = (
+            TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
+        )
+        self.target_small = self.target.resized(min(self.target.size, max(128, self.size)))
+
+    def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]:
+        """New faces for faces with landmarks; one result per frame, in order."""
+        placed = [self._place(frame, face) for frame, face in zip(frames, faces, strict=True)]
+        with torch.inference_mode(), devices.autocast(self.device, self.dtype):
+            output = self.network(self._batch(placed))
+        images = output.image.float().squeeze(1).permute(0, 2, 3, 1).cpu().numpy()
+        masks = output.mask.float().squeeze(1).squeeze(1).cpu().numpy()
+        return [self._finish(p, image, mask) for p, image, mask in zip(placed, images, masks, strict=True)]
+
+    def _place(self, frame: Image, face: Face) -> _Placed:
+        if face.landmarks is None:
+            raise ValueError("the face has no landmarks: run a landmarker first")
+        side = self._side(face)
+        matrix = crop_matrix(face, side)
+        crop = warp(frame, matrix, side)
+        landmarks = apply(matrix, face.landmarks).astype(np.float32)
+        if not self.learned_reference:
+            return _Placed(matrix, crop, landmarks, crop.astype(np.float32), np.ones(crop.shape[:2], np.float32), crop)
+        seen = read_expression(landmarks)
+        own_points = scale_points(landmarks, side, self.size)
+        own = self.target_small.render(own_points, self.size, seen).image
+        if self.identity == TARGET:
+            drawn = self.target.render(landmarks, side, seen)
+        else:
+            change = self.source.neutral - self.target.neutral
+            if self.shape:
+                landmarks = place_expression(seen.points + self.shape * change, landmarks)
+            drawn = self.source.render(landmarks, side, Expression(seen.points + change, seen.angles))
+        return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, own)
+
+    def _side(self, face: Face) -> int:
+        """Side of the crop that keeps the frame's detail, in few steps so that it rarely changes."""
+        scale = float(np.sqrt(abs(np.linalg.det(crop_matrix(face, self.size)[:, :2]))))
+        wanted = min(self.size / max(scale, 1e-6), LARGEST_CROP)
+        best = next((s for s in _STEPS if s * self.size >= 0.9 * wanted), _STEPS[-1])
+        return int(best * self.size)
+
+    def _batch(self, placed: Sequence[_Placed]) -> Batch:
+        size = self.size
+
+        def ready(pictures: Sequence[Floats]) -> torch.Tensor:
+            stacked = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2), dtype=np.float32)
+            return torch.from_numpy(stacked).to(self.device).to(memory_format=torch.channels_last).unsqueeze(1)
+
+        def small(picture: Floats) -> Floats:
+            return (
+                picture if picture.shape[0] == size else cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+            )
+
+        points = [scale_points(p.landmarks, p.crop.shape[0], size) for p in placed]
+        return Batch(
+            image=ready([small(p.crop).astype(np.float32) / 255 for p in placed]),
+            reference=ready([np.clip(small(p.drawn), 0, 255) / 255 for p in placed]),
+            reference_mask=ready([small(p.trust)[..., None] for p in placed]),
+            own_reference=ready([np.clip(small(p.own), 0, 255) / 255 for p in placed]),
+            geometry=ready([geometry_map(p, size) for p in points]),
+            identity=torch.full((len(placed),), self.identity, device=self.device),
+        )
+
+    def _finish(self, placed: _Placed, image: Floats, mask: Mask) -> SwappedFace:
+        """The network's correction, enlarged, on the memory's full detail."""
+        side = placed.crop.shape[0]
+        if self.learned_reference:
+            drawn = np.clip(placed.drawn, 0, 255)
+            small = (
+                drawn if side == self.size else cv2.resize(drawn, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            )
+            change = image * 255 - small
+            if side != self.size:
+                change = cv2.resize(change, (side, side), interpolation=cv2.INTER_CUBIC)
+            result = drawn + change
+        else:
+            result = (
+                image * 255
+                if side == self.size
+                else cv2.resize(image * 255, (side, side), interpolation=cv2.INTER_CUBIC)
+            )
+        if side != self.size:
+            mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
+        area = hull(placed.landmarks, side).astype(np.float32) / 255
+        return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), np.clip(mask, 0, 1) * area, placed.matrix)

@@ -1,0 +1,130 @@
+"""Single pictures and folders of them with another face."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib_vitface import media
+from lib_vitface.errors import InputError, NoFaceError
+from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.embed import make_embedder
+from lib_vitface.faces.track import FaceChoice
+from lib_vitface.jobs import Claim, JobStore
+from lib_vitface.swap.finish import Finisher
+from lib_vitface.swap.plan import choice, limits
+from lib_vitface.swap.settings import SwapOptions
+from lib_vitface.swap.video import check_output, find_job, make_analyser, reference_look, swap_video
+from lib_vitface.types import Face, Image, Tick, no_tick
+
+if TYPE_CHECKING:
+    from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.swap.frame import ClipSwapper
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def swap_input(
+    options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, store: JobStore, tick: Tick = no_tick
+) -> dict[str, Any]:
+    """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one."""
+    frames = options.input.is_dir() and media.is_video(options.output)
+    if frames or media.is_video(options.input):
+        return swap_video(options, swapper, publisher, store, tick)
+    return swap_images(options, swapper, publisher, store, tick)
+
+
+def swap_images(
+    options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, store: JobStore, tick: Tick = no_tick
+) -> dict[str, Any]:
+    """One picture to `options.output`, or each picture of a folder to a folder, under the same names.
+
+    In a folder pictures without the wanted face are left out and named in the result; a single one raises `NoFaceError`.
+    Otherwise as `swap_video`.
+    """
+    pairs = _pairs(options)
+    job = find_job(store, options)
+    begun = bool(store.chunks(job.id, "picture"))
+    if not begun:
+        check_output(options)
+    with store.claim(job.id) as claim:
+        result = _Pictures(options, swapper, publisher, claim).all(pairs, tick)
+        claim.finish(result)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return result
+
+
+def _pairs(options: SwapOptions) -> list[tuple[Path, Path]]:
+    """Inputs with their outputs."""
+    if not options.input.is_dir():
+        return [(options.input, options.output)]
+    inputs = [path for path in media.list_media([options.input]) if not media.is_video(path)]
+    if not inputs:
+        raise InputError(f"{options.input}: the folder holds no pictures; give PNG, JPEG or WebP files.")
+    pairs = []
+    for path in inputs:
+        place = options.output / path.relative_to(options.input)
+        pairs.append((path, place if place.suffix.lower() in _SUFFIXES else place.with_suffix(".png")))
+    if len({out for _, out in pairs}) < len(pairs):
+        raise InputError(f"{options.input}: two pictures would get the same name in {options.output}; rename one.")
+    return pairs
+
+
+class _Pictures:
+    def __init__(self, options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, claim: Claim) -> None:
+        self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
+        analyser = make_analyser(options)
+        reference = reference_look(options, analyser)
+        self._choice: FaceChoice = choice(options, reference)
+        self._analyser = Analyser(
+            analyser.detector, analyser.landmarker, None if reference is None else make_embedder("sface")
+        )
+        self._finisher = Finisher(options)
+
+    def all(self, pairs: Sequence[tuple[Path, Path]], tick: Tick) -> dict[str, Any]:
+        noted = self.claim.store.chunks(self.claim.job.id, "picture")
+        done = {
+            k: chunk.data["swapped"] for k, chunk in noted.items() if pairs[k][1].exists() or not chunk.data["swapped"]
+        }
+        for number, (source, output) in enumerate(pairs):
+            tick(number, len(pairs), source.name)
+            self.claim.progress(number, len(pairs), source.name)
+            if number in done:
+                continue
+            done[number] = self._one(source, output)
+            if not done[number] and not self.options.input.is_dir():
+                raise NoFaceError(
+                    f"{source}: the face to replace was not found on it (or is too small or turned away); give a clearer picture."
+                )
+            self.claim.add_chunk("picture", number, data={"swapped": done[number]})
+        tick(len(pairs), len(pairs), "")
+        if not any(done.values()):
+            raise NoFaceError(f"{self.options.input}: the face to replace was not found on any of the pictures.")
+        left_out = [str(pairs[k][0]) for k in sorted(done) if not done[k]]
+        return {"output": str(self.options.output), "pictures": sum(done.values()), "without_face": left_out}
+
+    def _one(self, source: Path, output: Path) -> bool:
+        """Whether the face was there; the picture is written if so."""
+        image, alpha = media.read_picture(source)
+        face = self._choice.pick(self._analyser(image))
+        swapped = None if face is None else swap_face(image, face, self.swapper, self._finisher, self.options)
+        if swapped is None:
+            return False
+        output.parent.mkdir(parents=True, exist_ok=True)
+        quality = 95 if self.options.quality is None else self.options.quality
+        self.publisher.image(output, swapped, quality=quality, alpha=alpha)
+        return True
+
+
+def swap_face(image: Image, face: Face, swapper: ClipSwapper, finisher: Finisher, options: SwapOptions) -> Image | None:
+    """One picture [H, W, 3] with one face replaced, not marked yet; None where the face is beyond the limits."""
+    if face.pose is None:
+        return None
+    width = float(face.box[2] - face.box[0])
+    strength = float(limits(options, face.presence or 0.0, face.pose.yaw_deg, face.pose.pitch_deg, width))
+    if strength <= 0:
+        return None
+    measured = finisher.measure(image, face, swapper([image], [face])[0])
+    return finisher.finish(image, measured, [measured], [1.0], strength, (0.0, 0.0))

@@ -1,0 +1,366 @@
+"""A whole video with another face: analysed, planned, swapped in chunks, joined. Can be killed at any moment and goes on.
+
+Memory does not grow with the video's length: frames stream, everything else lies in the job's folder. Chunks begin at fixed
+frame numbers and the model always gets the same clips, so a job that was killed and resumed writes the same bytes as one
+that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib_vitface import media
+from lib_vitface.errors import InputError, NoFaceError
+from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.detect import make_detector
+from lib_vitface.faces.embed import make_embedder
+from lib_vitface.faces.landmarks import MeshLandmarker
+from lib_vitface.jobs import Chunk, Claim, Job, JobStore
+from lib_vitface.options import to_dict
+from lib_vitface.swap.analysis import Observer, Seen, load_seen, save_seen
+from lib_vitface.swap.plan import Plan, make_plan, read_plan
+from lib_vitface.swap.settings import SwapOptions
+from lib_vitface.swap.stream import FrameStream
+from lib_vitface.types import Floats, Frame, Tick, no_tick
+
+if TYPE_CHECKING:
+    from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.swap.frame import ClipSwapper
+
+DEPTH = 6  # frames that may wait between two stages
+
+
+def swap_video(
+    options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, store: JobStore, tick: Tick = no_tick
+) -> dict[str, Any]:
+    """Swaps the chosen face of `options.input` (a video) and publishes `options.output`. JSON-ready facts come back.
+
+    With `options.resume` an unfinished job of `store` with the same options, input and model is gone on with. Raises
+    `InputError` for unusable input or an output that exists, `NoFaceError`, `OutputError` (disk full), `Cancelled`.
+    """
+    info = media.probe(options.input)
+    settings = media.EncodeSettings(options.codec, options.quality, options.encode_speed)
+    media.plan_encoding(settings, info, options.output)  # says now what would not go together at the end
+    job = find_job(store, options)
+    if was_published(store, job, options.output):
+        with store.claim(job.id) as claim:
+            claim.finish(store.chunks(job.id, "published")[0].data["result"])
+    else:
+        check_output(options)
+        with store.claim(job.id) as claim:
+            claim.finish(_Run(options, swapper, publisher, claim, tick, settings).all())
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return store.get(job.id).result or {}
+
+
+def check_output(options: SwapOptions) -> None:
+    """Raises `InputError` when the output would replace something it must not."""
+    output = options.output
+    if output.exists() and output.resolve() == options.input.resolve():
+        raise InputError(f"{output}: is the input itself; name another output.")
+    empty_folder = output.is_dir() and not any(output.iterdir())
+    if output.exists() and not empty_folder and not options.overwrite:
+        raise InputError(f"{output}: is there already; name another output or use --overwrite.")
+
+
+def find_job(store: JobStore, options: SwapOptions) -> Job:
+    """The unfinished job for exactly this work, or a new one."""
+    values = to_dict(replace(options, overwrite=False, resume=True))
+    key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
+    job = store.find("swap", key) if options.resume else None
+    return job or store.create("swap", key)
+
+
+def identity(path: Path) -> str:
+    """Changes when a file, or any file in a folder, is written anew. Raises `InputError` when it is not there."""
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        facts = [(p.relative_to(path).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def was_published(store: JobStore, job: Job, output: Path) -> bool:
+    """Whether the job was killed after its output took its place and before that was noted."""
+    noted = store.chunks(job.id, "published").get(0)
+    return noted is not None and output.is_file() and noted.data["file"] == file_facts(output)
+
+
+def file_facts(path: Path) -> list[int]:
+    """What stays the same when a file is renamed."""
+    facts = path.stat()
+    return [facts.st_ino, facts.st_size, facts.st_mtime_ns]
+
+
+def make_analyser(options: SwapOptions) -> Analyser:
+    """Faces with landmarks; embeddings are asked for separately, they take longest."""
+    return Analyser(make_detector(options.detector), MeshLandmarker())
+
+
+def reference_look(options: SwapOptions, analyser: Analyser) -> Floats | None:
+    """Embedding of the largest face on `options.face_picture`."""
+    if options.face != "picture":
+        return None
+    if options.face_picture is None:
+        raise InputError("--face picture needs --face-picture: a picture of the person to replace.")
+    image = media.read_image(options.face_picture)
+    faces = analyser(image)
+    if not faces:
+        raise NoFaceError(f"{options.face_picture}: no face was found on it; give a clear picture of the person.")
+    return make_embedder("sface")(image, max(faces, key=lambda face: float(face.box[2] - face.box[0])))
+
+
+class _Run:
+    """One run of one job, from wherever it stands to the end."""
+
+    def __init__(
+        self,
+        options: SwapOptions,
+        swapper: ClipSwapper,
+        publisher: Publisher,
+        claim: Claim,
+        tick: Tick,
+        settings: media.EncodeSettings,
+    ) -> None:
+        self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
+        self.folder = claim.job.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.info = media.probe(options.input)
+        self.settings = settings
+        self.seconds: dict[str, dict[str, float]] = {}
+        self.resumed = 0
+        self._tick = tick
+
+    def all(self) -> dict[str, Any]:
+        """Every stage that is not done yet."""
+        count = self.analyse()
+        plan = self.plan(count)
+        self.swap(plan, count)
+        result = {
+            "output": str(self.options.output),
+            "frames": count,
+            "swapped_frames": int((plan.strength > 0).sum()),
+            "people": plan.people,
+            "resumed_chunks": self.resumed,
+            "seconds": self.seconds,
+        }
+        self.join(count, result)
+        return result
+
+    def tick(self, done: float, total: float, note: str) -> None:
+        """Progress to the caller and into the store; either may raise `Cancelled`."""
+        self._tick(done, total, note)
+        self.claim.progress(done, total, note)
+
+    # ------------------------------------------------------------------------------------------------- first pass
+
+    def analyse(self) -> int:
+        """Faces of all frames, on disk; returns the number of frames."""
+        chunk, store = self.options.chunk_frames, self.claim.store
+        finished = store.chunks(self.claim.job.id, "analysed").get(0)
+        if finished is not None:
+            return int(finished.data["frames"])
+        first = _unbroken(store.chunks(self.claim.job.id, "analysis"))
+        self.resumed += first
+        start = first * chunk
+        analyser = make_analyser(self.options)
+        observer = Observer(analyser, analyser.landmarker, make_embedder("sface"))
+        before = load_seen(self.folder / f"analysis-{first - 1:05}.npz")[-1] if first else None
+        expected = self._expected_frames()
+        seen: list[Seen] = []
+        count = start
+
+        def work(frame: Frame) -> Seen | None:
+            if frame.index < start and before is not None:
+                observer.go_on_from(frame.image, before)
+                return None
+            self.tick(frame.index, 2 * max(expected, frame.index + 1), "looking for faces")
+            return observer(frame)
+
+        def write(found: Seen | None) -> None:
+            nonlocal count
+            if found is None:
+                return
+            seen.append(found)
+            count += 1
+            if len(seen) == chunk:
+                self._save_seen(count // chunk - 1, seen)
+
+        self._overlap("analysis", self._frames(max(start - 1, 0)), work, write)
+        if seen:
+            self._save_seen(count // chunk, seen)
+        self.claim.add_chunk("analysed", 0, data={"frames": count})
+        return count
+
+    def _save_seen(self, number: int, seen: list[Seen]) -> None:
+        name = f"analysis-{number:05}.npz"
+        save_seen(self.folder / name, seen)
+        self.claim.add_chunk("analysis", number, name)
+        seen.clear()
+
+    def _frames(self, skip: int) -> Iterator[Frame]:
+        return media.read_frames(self.options.input, self.options.start_s, self.options.end_s, skip)
+
+    def _expected_frames(self) -> int:
+        start = self.options.start_s or 0.0
+        end = min(self.options.end_s or float("inf"), float(self.info.duration))
+        return max(round((end - start) * float(self.info.fps)), 1)
+
+    def plan(self, count: int) -> Plan:
+        """Which face, where, how strongly; made once."""
+        if 0 in self.claim.store.chunks(self.claim.job.id, "plan"):
+            return read_plan(self.folder, self.options.chunk_frames)
+        reference = reference_look(self.options, make_analyser(self.options))
+        plan = make_plan(
+            self.folder,
+            count,
+            self.options,
+            reference,
+            lambda: self.tick(count, 2 * count, "choosing and steadying the face"),
+        )
+        self.claim.add_chunk("plan", 0, "plan.npz")
+        return plan
+
+    # ------------------------------------------------------------------------------------------------ second pass
+
+    def swap(self, plan: Plan, count: int) -> None:
+        """All segments that are not there yet."""
+        first = _unbroken(self.claim.store.chunks(self.claim.job.id, "video"))
+        self.resumed += first
+        start = first * self.options.chunk_frames
+        if start >= count:
+            return
+        stream = FrameStream(self.options, self.swapper, plan, count, start)
+        segments = _Segments(self, first, count)
+
+        def work(frame: Frame) -> list[Frame]:
+            self.tick(count + frame.index, 2 * count, "swapping")
+            return stream(frame)
+
+        try:
+            self._overlap("swap", self._frames(stream.begin), work, segments.write)
+        except BaseException as error:
+            segments.abort(error)
+            raise
+        if segments.written != count - start:
+            raise InputError(f"{self.options.input}: gave other frames when it was read again; is it being written to?")
+
+    def join(self, count: int, result: dict[str, Any]) -> None:
+        """The finished file, in one step."""
+        number = -(-count // self.options.chunk_frames)
+        _, suffix = media.segment_settings(self.settings, self.info, self.options.output)
+        self.tick(2 * count, 2 * count, "joining")
+
+        def note(temporary: Path) -> None:
+            if temporary.is_file():
+                data = {"file": file_facts(temporary), "result": result}
+                self.claim.add_chunk("published", 0, data=data)
+
+        self.publisher.join(
+            [self.folder / _segment_name(k, suffix) for k in range(number)],
+            self.options.output,
+            source=self.options.input,
+            settings=self.settings,
+            start_s=self.options.start_s,
+            end_s=self.options.end_s,
+            finish=note,
+        )
+
+    def _overlap(self, name: str, read: Iterator[Frame], work: Any, write: Any) -> None:
+        clock = _Clock()
+        media.overlap(clock.reading(read), clock.timed("work", work), clock.timed("write", write), DEPTH)
+        self.seconds[name] = clock.seconds()
+
+
+def _unbroken(chunks: dict[int, Chunk]) -> int:
+    """How many chunks from the first on are there without a gap."""
+    number = 0
+    while number in chunks:
+        number += 1
+    return number
+
+
+def _segment_name(number: int, suffix: str) -> str:
+    return f"video-{number:05}{suffix}"
+
+
+class _Segments:
+    """Writes finished frames into one file per chunk and notes each in the store."""
+
+    def __init__(self, run: _Run, first: int, count: int) -> None:
+        self._run, self._number, self._count = run, first, count
+        self._settings, self._suffix = media.segment_settings(run.settings, run.info, run.options.output)
+        self._open: ExitStack | None = None
+        self._writer: Any = None
+        self.written = 0
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if self._open is None:
+                path = self._run.folder / _segment_name(self._number, self._suffix)
+                self._open = ExitStack()
+                self._writer = self._open.enter_context(
+                    self._run.publisher.segment(path, self._run.info, self._settings)
+                )
+            self._writer.write(frame)
+            self.written += 1
+            if (frame.index + 1) % self._run.options.chunk_frames == 0 or frame.index + 1 == self._count:
+                self._close()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            stack, self._open = self._open, None
+            stack.close()
+            self._run.claim.add_chunk("video", self._number, _segment_name(self._number, self._suffix))
+            self._number += 1
+
+    def abort(self, error: BaseException) -> None:
+        """Leaves nothing of the segment that was being written."""
+        if self._open is not None:
+            stack, self._open = self._open, None
+            stack.__exit__(type(error), error, error.__traceback__)
+
+
+class _Clock:
+    """Seconds that each of the overlapping stages was busy."""
+
+    def __init__(self) -> None:
+        self._busy: dict[str, float] = {"read": 0.0, "work": 0.0, "write": 0.0}
+        self._began = time.monotonic()
+
+    def reading(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        try:
+            while True:
+                began = time.monotonic()
+                frame = next(frames, None)
+                self._busy["read"] += time.monotonic() - began
+                if frame is None:
+                    return
+                yield frame
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()
+
+    def timed(self, name: str, stage: Any) -> Any:
+        def call(item: Any) -> Any:
+            began = time.monotonic()
+            try:
+                return stage(item)
+            finally:
+                self._busy[name] += time.monotonic() - began
+
+        return call
+
+    def seconds(self) -> dict[str, float]:
+        """Busy seconds per stage, and `wall`."""
+        facts = {**self._busy, "wall": time.monotonic() - self._began}
+        return {name: round(value, 3) for name, value in facts.items()}

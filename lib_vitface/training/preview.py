@@ -1,0 +1,72 @@
+"""A picture of how far the training is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from lib_vitface.faceset.texture import Expression, geometry_map, read_expression
+from lib_vitface.training.data import Person, Sampler
+from lib_vitface.types import Batch, Image
+
+_COLUMNS = 6
+
+
+def preview_sheet(model: nn.Module, sampler: Sampler, device: torch.device) -> Image:
+    """Rows: target faces, redrawn as themselves, swapped, their masks; `[4 S, columns * S, 3]` uint8."""
+    source, target = sampler.persons
+    frames = target.held_out if len(target.held_out) else target.training
+    frames = frames[np.linspace(0, len(frames) - 1, min(_COLUMNS, len(frames))).astype(int)]
+    own = _drive(target, target, frames, device, identity=1)
+    swapped = _drive(source, target, frames, device, identity=0)
+    redrawn, result = model(own), model(swapped)
+    rows = [
+        _pictures(own.image),
+        _pictures(redrawn.image),
+        _pictures(result.image),
+        _pictures(result.mask.expand_as(result.image)),
+    ]
+    return np.concatenate(rows, axis=0)
+
+
+def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.device, identity: int) -> Batch:
+    """Target faces that drive `person`."""
+    size = target.images.shape[1]
+
+    def channels_first(pictures: list[np.ndarray]) -> torch.Tensor:
+        stacked = np.stack(pictures).astype(np.float32).transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(stacked)).to(device).unsqueeze(1)
+
+    images = [target.images[f].astype(np.float32) / 255 for f in frames]
+    geometry = [geometry_map(target.landmarks[f], size) for f in frames]
+    if len(person.references):
+        drawn = []
+        for f in frames:
+            seen = read_expression(target.landmarks[f])
+            wanted = dataclasses.replace(seen, points=seen.points - target.memory.neutral + person.memory.neutral)
+            drawn.append(person.memory.render(target.landmarks[f], size, Expression(wanted.points, wanted.angles)))
+        reference = [np.clip(d.image, 0, 255) / 255 for d in drawn]
+        trust = [d.mask[..., None] for d in drawn]
+        own = [target.references[0, f].astype(np.float32) / 255 for f in frames]
+    else:
+        reference = own = images
+        trust = [np.ones((size, size, 1), np.float32) for _ in frames]
+    return Batch(
+        channels_first(images),
+        channels_first(reference),
+        channels_first(trust),
+        channels_first(own),
+        channels_first(geometry),
+        torch.full((len(frames),), identity, device=device),
+    )
+
+
+def _pictures(tensor: torch.Tensor) -> Image:
+    """`[B, 1, 3, S, S]` as one row of pictures, at most 192 px a side."""
+    pictures = (tensor.detach().float().cpu().clamp(0, 1) * 255).round().byte().squeeze(1).permute(0, 2, 3, 1).numpy()
+    side = min(192, pictures.shape[1])
+    return np.concatenate([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures], axis=1)

@@ -1,0 +1,109 @@
+"""Options of training: one declaration each, read by form, command line and API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_vitface.options import option
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `train` can be asked for. Where neither `minutes` nor `steps` is given, 30 minutes are trained."""
+
+    source: Path = option(
+        help="Faceset of the person whose face is put in (made by `faceset`).", group="Input", kind="folder"
+    )
+    target: Path = option(help="Faceset of the person in the footage.", group="Input", kind="folder")
+    model: Path = option(help="Folder of the model; an existing one is trained further.", group="Input", kind="output")
+    encoder: str = option(
+        "vit",
+        help="vit: Vision Transformer with texture memory; saehd-df, saehd-liae: DeepFaceLab's autoencoder, the baseline.",
+        group="Model",
+        choices=("vit", "saehd-df", "saehd-liae"),
+    )
+    preset: str = option(
+        "cpu",
+        help="Size of the vit model: cpu learns in minutes on two cores, standard is the plan's 256/16/12.",
+        group="Model",
+        choices=("cpu", "small", "standard", "large"),
+    )
+    resolution: int | None = option(
+        None,
+        help="Side of the square the network works on; by default the preset's (saehd: 128). Rounded down to a multiple of 32.",
+        group="Model",
+        low=64,
+        high=640,
+        unit="px",
+    )
+    views: int = option(48, help="Views of each person that the texture memory keeps.", group="Model", low=1, high=256)
+    minutes: float | None = option(
+        None, help="Stop after this time.", group="Duration", low=0.05, high=100_000, unit="min"
+    )
+    steps: int | None = option(
+        None, help="Stop after this many steps in all.", group="Duration", low=1, high=10_000_000
+    )
+    patience: int = option(
+        0,
+        help="Stop when the held-out loss has not improved for this many saves; 0 never stops early.",
+        group="Duration",
+        low=0,
+        high=1000,
+    )
+    batch: int = option(8, help="Pictures in one step, both persons together.", group="Learning", low=2, high=256)
+    learning_rate: float | None = option(
+        None,
+        help="Highest learning rate; by default 4e-4 for vit, 5e-5 for saehd.",
+        group="Learning",
+        low=1e-7,
+        high=0.1,
+    )
+    warm_up: int = option(30, help="Steps over which the learning rate rises.", group="Learning", low=0, high=100_000)
+    clip: float = option(1.0, help="Largest norm of the gradient; 0 does not clip.", group="Learning", low=0, high=1000)
+    averaging: float = option(
+        0.998, help="Decay of the running average of the weights that is used for swapping; 0 uses the last weights.",
+        group="Learning", low=0, high=0.99999,
+    )  # fmt: skip
+    precision: str = option(
+        "auto",
+        help="auto measures which of bfloat16 and float32 is faster on this machine.",
+        group="Learning",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    seed: int = option(0, help="Seed of weights and batches; same seed, same steps, same result on a CPU in float32.",
+                       group="Learning", low=0, high=2**31 - 1)  # fmt: skip
+    random_warp: float = option(
+        1.0,
+        help="Strength of the random distortion of the driving face; 0 turns it off.",
+        group="Augmentation",
+        low=0,
+        high=3,
+    )
+    flip: bool = option(True, help="Mirror half of the pictures.", group="Augmentation")
+    color_jitter: float = option(
+        1.0, help="Strength of random light and colour changes; 0 turns them off.", group="Augmentation", low=0, high=3
+    )
+    covers: float = option(
+        0.5, help="Share of pictures with a painted cover (fingers, cards), from which the mask learns; vit only.",
+        group="Augmentation", low=0, high=1,
+    )  # fmt: skip
+    weight_dssim: float = option(
+        10.0, help="Weight of structural dissimilarity.", group="Losses", low=0, high=100, advanced=True
+    )
+    weight_l1: float = option(10.0, help="Weight of the absolute difference (saehd: squared).", group="Losses", low=0, high=100,
+                              advanced=True)  # fmt: skip
+    weight_mask: float = option(10.0, help="Weight of the mask's squared difference.", group="Losses", low=0, high=100,
+                                advanced=True)  # fmt: skip
+    weight_eyes_mouth: float = option(
+        5.0, help="Extra weight of eyes and mouth.", group="Losses", low=0, high=300, advanced=True
+    )
+    weight_edge: float = option(3.0, help="Weight of differences between edges, against blur; vit only.", group="Losses", low=0,
+                                high=100, advanced=True)  # fmt: skip
+    save_minutes: float = option(5.0, help="Time between saves.", group="Saving", low=0.01, high=1440, unit="min")
+    backup_hours: float = option(4.0, help="Time between backups that are kept; 0 keeps none.", group="Saving", low=0, high=1000,
+                                 unit="h")  # fmt: skip
+    preview_steps: int = option(
+        200, help="Steps between pictures of progress; 0 makes none.", group="Saving", low=0, high=1_000_000
+    )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")

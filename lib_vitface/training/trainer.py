@@ -1,0 +1,364 @@
+"""The training loop, read from top to bottom: load, go on where it stopped, step, save, stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib_vitface import device as devices
+from lib_vitface.errors import Cancelled, CheckpointError, ViTFaceError
+from lib_vitface.faceset.store import Faceset
+from lib_vitface.losses import LossWeights, dssim, l2, priority_map, reconstruction_loss, weighted_mean
+from lib_vitface.models.saehd import saehd_config
+from lib_vitface.models.swapper import PRESETS, Config, build_model
+from lib_vitface.training.augment import Augmentation
+from lib_vitface.training.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
+from lib_vitface.training.data import Person, Sampler, Samples, load_person
+from lib_vitface.training.optimizer import make_optimizer, rate_at
+from lib_vitface.training.preview import preview_sheet
+from lib_vitface.training.settings import TrainOptions
+from lib_vitface.types import Batch, Image, Tick, no_tick
+
+LOG = "loss.jsonl"
+_HELD_OUT = 16  # samples the quality is judged on at each save
+_BAD_STEPS = 25  # steps in a row without a finite loss after which training gives up
+
+
+@dataclass
+class Run:
+    """Everything that changes while training."""
+
+    model: nn.Module
+    average: dict[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    elapsed_s: float = 0.0
+    best: float = math.inf
+    since_best: int = 0
+    bad: int = 0
+
+
+def make_config(options: TrainOptions) -> Config:
+    """The architecture that the options ask for."""
+    if options.encoder != "vit":
+        return saehd_config(options.encoder, (options.resolution or 128) // 32 * 32)
+    config = PRESETS[options.preset]
+    if options.resolution:
+        config = dataclasses.replace(config, resolution=options.resolution // 32 * 32)
+    return config
+
+
+def train(
+    options: TrainOptions,
+    tick: Tick = no_tick,
+    *,
+    consent_id: str | None = None,
+    publish: Callable[[Path, Image], object] | None = None,
+) -> dict[str, Any]:
+    """Train until the asked steps or minutes are reached, and save. Returns figures of the run.
+
+    `publish` writes a preview picture (through the only door, which marks it); without it no previews are made. Raises
+    `CheckpointError` where the folder holds another kind of model; `Cancelled` after a save where `tick` cancels.
+    """
+    config = make_config(options)
+    device = devices.pick_device(options.device)
+    dtype = _precision(options.precision, device)
+    torch.manual_seed(options.seed)
+    model = build_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kind = config.kind
+    rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
+    run = Run(model, {}, make_optimizer(model, kind, rate))
+    checkpoint = _resume(options.model, config, run, device, consent_id)
+    with Faceset.open(options.source) as source, Faceset.open(options.target) as target:
+        persons = [
+            load_person(
+                faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=tick
+            )
+            for faceset in (source, target)
+        ]
+    memories = {
+        f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
+    }
+    augmentation = Augmentation(options.random_warp, options.color_jitter, options.covers, 0.5 if options.flip else 0.0)
+    sampler = Sampler(persons, options.batch, augmentation, options.seed)
+    loop = _Loop(options, config, run, sampler, device, dtype, rate, publish)
+    try:
+        for event in loop.steps(tick):
+            if event == "save":
+                checkpoint = _save(loop, checkpoint, memories)
+                memories = {}
+    except Cancelled:
+        _save(loop, checkpoint, memories)
+        raise
+    checkpoint = _save(loop, checkpoint, memories)
+    loop.preview()
+    return {
+        "model": str(options.model),
+        "kind": kind,
+        "step": run.step,
+        "minutes": run.elapsed_s / 60,
+        "held_out_loss": checkpoint.notes["held_out"]["total"],
+        "samples_per_s": run.step * options.batch / max(run.elapsed_s, 1e-9),
+        "precision": str(dtype).removeprefix("torch."),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    return devices.fast_dtype(device) if name == "auto" else getattr(torch, name)
+
+
+def _resume(folder: Path, config: Config, run: Run, device: torch.device, consent_id: str | None) -> Checkpoint:
+    """The folder's model loaded into `run`, or a new one's record."""
+    if not (folder / INDEX).exists():
+        run.average = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
+        return Checkpoint(folder, config, uuid.uuid4().hex[:16], 0, 0.0, consent_id)
+    found = open_model(folder)
+    if found.config != config:
+        raise CheckpointError(
+            f"{folder} holds a model of another architecture ({found.config}); choose its options or another folder."
+        )
+    if found.consent_id != consent_id:
+        raise CheckpointError(
+            f"{folder} belongs to another consent record ({found.consent_id}); choose another folder."
+        )
+    state = found.tensors("state")
+    run.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    run.average = {k.removeprefix("average."): v.to(device) for k, v in state.items() if k.startswith("average.")}
+    for index, parameter in enumerate(p for g in run.optimizer.param_groups for p in g["params"]):
+        prefix = f"optimizer.{index}."
+        values = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if values:
+            run.optimizer.state[parameter] = {
+                k: v
+                if k == "step"
+                else v.to(device).to(memory_format=torch.channels_last if v.dim() == 4 else torch.preserve_format)
+                for k, v in values.items()
+            }
+    run.step, run.elapsed_s = found.step, found.elapsed_s
+    run.best, run.since_best = found.notes.get("best", math.inf), found.notes.get("since_best", 0)
+    return found
+
+
+def _state(run: Run) -> dict[str, torch.Tensor]:
+    """Everything needed to go on with the very same next step."""
+    state = {f"model.{k}": v for k, v in run.model.state_dict().items()}
+    state |= {f"average.{k}": v for k, v in run.average.items()}
+    for index, parameter in enumerate(p for g in run.optimizer.param_groups for p in g["params"]):
+        for name, value in run.optimizer.state.get(parameter, {}).items():
+            state[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    return state
+
+
+def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Checkpoint:
+    """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights."""
+    run = loop.run
+    held_out = loop.judge()
+    parts: dict[str, Any] = {**memories, "state": _state(run), "weights": run.average}
+    if held_out["total"] < run.best:
+        run.best, run.since_best = held_out["total"], 0
+        parts["best"] = run.average
+    else:
+        run.since_best += 1
+    notes = {
+        "best": run.best,
+        "since_best": run.since_best,
+        "held_out": held_out,
+        "preset": loop.options.preset if loop.config.kind == "vit" else loop.config.kind,
+    }
+    return save_model(dataclasses.replace(checkpoint, step=run.step, elapsed_s=run.elapsed_s, notes=notes), parts)
+
+
+class _Loop:
+    """One training run; `steps` yields "save" whenever a save is due."""
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        config: Config,
+        run: Run,
+        sampler: Sampler,
+        device: torch.device,
+        dtype: torch.dtype,
+        rate: float,
+        publish: Callable[[Path, Image], object] | None,
+    ) -> None:
+        self.options, self.config, self.run, self.sampler = options, config, run, sampler
+        self.device, self.dtype, self.rate, self.publish = device, dtype, rate, publish
+        self.budget_s = math.inf
+        if options.minutes is not None or options.steps is None:
+            self.budget_s = (options.minutes or 30.0) * 60
+        self.limit = options.steps or math.inf
+        self.weights = LossWeights(
+            dssim=options.weight_dssim,
+            l1=options.weight_l1,
+            mask=0,
+            eyes_mouth=options.weight_eyes_mouth,
+            edge=options.weight_edge,
+        )
+
+    def progress(self) -> float:
+        """Share 0..1 of the asked training that is done."""
+        return max(self.run.step / self.limit, self.run.elapsed_s / self.budget_s)
+
+    def steps(self, tick: Tick) -> Iterator[str]:
+        """Train. The next batch is made while this one is learned."""
+        options, run = self.options, self.run
+        saved = backed_up = time.monotonic()
+        with (
+            ThreadPoolExecutor(1, "batches") as pool,
+            (_folder(options.model) / LOG).open("a", encoding="utf-8") as log,
+        ):
+            coming = pool.submit(self.sampler.batch, run.step)
+            while self.progress() < 1:
+                began = time.monotonic()
+                samples = coming.result()
+                waited = time.monotonic() - began
+                coming = pool.submit(self.sampler.batch, run.step + 1)
+                terms = self.step(samples)
+                run.step += 1
+                run.elapsed_s += time.monotonic() - began
+                log.write(
+                    json.dumps({"step": run.step, "s": round(run.elapsed_s, 2), "wait": round(waited, 4), **terms})
+                    + "\n"
+                )
+                log.flush()
+                tick(self.progress(), 1, f"step {run.step}, loss {terms.get('total', math.nan):.3f}")
+                if options.preview_steps and run.step % options.preview_steps == 0:
+                    self.preview()
+                if time.monotonic() - saved > options.save_minutes * 60:
+                    yield "save"
+                    saved = time.monotonic()
+                    if options.backup_hours and saved - backed_up > options.backup_hours * 3600:
+                        back_up(open_model(options.model))
+                        backed_up = saved
+                    if options.patience and run.since_best >= options.patience:
+                        return
+
+    def step(self, samples: Samples) -> dict[str, float]:
+        """One update; a step without finite loss or gradient changes nothing."""
+        run = self.run
+        run.model.train()
+        for group in run.optimizer.param_groups:
+            group["lr"] = self.rate * rate_at(run.step, self.progress(), self.options.warm_up)
+        terms = self.losses(samples)
+        run.optimizer.zero_grad(set_to_none=False)
+        terms["total"].backward()
+        norm = nn.utils.clip_grad_norm_(run.model.parameters(), self.options.clip or math.inf)
+        if not (torch.isfinite(norm) and torch.isfinite(terms["total"])):
+            run.bad += 1
+            if run.bad >= _BAD_STEPS:
+                raise ViTFaceError(
+                    f"Training diverged: {run.bad} steps in a row had no finite loss; train on with a lower --learning-rate."
+                )
+            return {"bad": float(run.bad)}
+        run.bad = 0
+        run.optimizer.step()
+        decay = min(self.options.averaging, (1 + run.step) / (10 + run.step)) if self.options.averaging else 0.0
+        with torch.no_grad():
+            current = run.model.state_dict()
+            torch._foreach_lerp_(list(run.average.values()), [current[k] for k in run.average], 1 - decay)
+        return {k: float(v.detach()) for k, v in terms.items()}
+
+    def losses(self, samples: Samples) -> dict[str, torch.Tensor]:
+        """Named loss terms and their `total` for a batch."""
+        batch = make_batch(samples, self.device)
+        with devices.autocast(self.device, self.dtype):
+            output = self.run.model(batch)
+        wanted, where, hull, uncovered = (
+            torch.from_numpy(a).to(self.device)
+            for a in (samples.wanted, samples.where, samples.hull, samples.uncovered)
+        )
+        image, covered = output.image.squeeze(1), output.mask.squeeze(1)
+        if self.config.kind.startswith("saehd"):
+            return self._saehd_losses(image, covered, wanted, where, hull)
+        points = torch.from_numpy(samples.points).to(self.device)
+        size = wanted.shape[-1]
+        terms = reconstruction_loss(
+            image, wanted, where, self.weights, priority=priority_map(points, (size, size), size / 64) * where
+        )
+        terms["mask"] = weighted_mean((covered - uncovered).square(), where)
+        terms["total"] = terms["total"] + self.options.weight_mask * terms["mask"]
+        return terms
+
+    def _saehd_losses(
+        self, image: torch.Tensor, covered: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """DeepFaceLab's loss of a side: 10 DSSIM + 10 MSE inside the mask (masked training) + 10 MSE of the mask."""
+        shown, expected = image * where, wanted * where
+        terms = {"dssim": dssim(shown, expected), "l2": l2(shown, expected), "mask": l2(covered, mask)}
+        options = self.options
+        terms["total"] = (
+            options.weight_dssim * terms["dssim"]
+            + options.weight_l1 * terms["l2"]
+            + options.weight_mask * terms["mask"]
+        )
+        return terms
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, float]:
+        """Loss terms of the averaged weights on held-out frames."""
+        with averaged(self.run):
+            return {k: float(v) for k, v in self.losses(self.sampler.held_out(_HELD_OUT)).items()}
+
+    @torch.no_grad()
+    def preview(self) -> None:
+        """A picture of progress: driving faces, themselves redrawn, and swapped."""
+        if self.publish is None:
+            return
+        with averaged(self.run), devices.autocast(self.device, self.dtype):
+            sheet = preview_sheet(self.run.model, self.sampler, self.device)
+        folder = _folder(self.options.model / "previews")
+        self.publish(folder / f"step-{self.run.step:08d}.png", sheet)
+
+
+class averaged:  # noqa: N801 - reads as an adverb where it is used
+    """Within it the model has its averaged weights and is in evaluation mode."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        self.kept = {k: v.detach().clone() for k, v in self.run.model.state_dict().items()}
+        self.run.model.load_state_dict(self.run.average)
+        self.run.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.run.model.load_state_dict(self.kept)
+        self.run.model.train()
+
+
+def make_batch(samples: Samples, device: torch.device) -> Batch:
+    """Clips of one frame `[B, 1, C, S, S]` on the device."""
+
+    def ready(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(device).to(memory_format=torch.channels_last).unsqueeze(1)
+
+    return Batch(
+        ready(samples.image),
+        ready(samples.reference),
+        ready(samples.reference_mask),
+        ready(samples.own_reference),
+        ready(samples.geometry),
+        torch.from_numpy(samples.identity).to(device),
+    )
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+__all__ = ["Person", "averaged", "make_batch", "make_config", "train"]

@@ -1,0 +1,82 @@
+"""What is missing, in sentences and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from lib_vitface.errors import OutputError
+from lib_vitface.faceset import coverage
+from lib_vitface.faceset.writer import FacesetWriter
+from lib_vitface.types import Floats, Pose
+
+
+def complete() -> tuple[np.ndarray, Floats, Floats]:
+    """Ten faces of every view and expression there is."""
+    views = [(0, 0), (30, 0), (-30, 0), (60, 0), (-60, 0), (0, 20), (0, -20)]
+    pose = np.repeat(np.array(views, dtype=float), 10, axis=0)
+    expression = np.tile(np.array([0, 0, 0, 0.3, 0.3, 0, 0], np.float32), (len(pose), 1))
+    expression[:5, 0], expression[5:10, 2], expression[:5, 3] = 0.5, 0.2, 0.1
+    light = np.tile(np.array([0.45, 0, 0, 0.2], np.float32), (len(pose), 1))
+    return pose, expression, light
+
+
+def test_a_complete_set_has_no_hint() -> None:
+    assert coverage.hints(*complete()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda p, e, s: p[:, 0] > 20,
+            "No view turned to the left: film yourself turning your head slowly to your left.",
+        ),
+        (lambda p, e, s: p[:, 0] < -20, "No view turned to the right"),
+        (lambda p, e, s: p[:, 0] > 45, "No left profile"),
+        (lambda p, e, s: p[:, 0] < -45, "No right profile"),
+        (lambda p, e, s: np.abs(p[:, 0]) < 20, "No frontal view"),
+        (lambda p, e, s: p[:, 1] > 12, "No view from below"),
+        (lambda p, e, s: p[:, 1] < -12, "No view from above"),
+        (lambda p, e, s: e[:, 0] > 0.25, "No open mouth"),
+        (lambda p, e, s: e[:, 2] > 0.12, "No smile"),
+        (lambda p, e, s: e[:, 3] < 0.19, "No closed eyes"),
+    ],
+)
+def test_each_gap_has_its_own_sentence(change: Callable[..., np.ndarray], words: str) -> None:
+    pose, expression, light = complete()
+    stay = ~change(pose, expression, light)
+    found = coverage.hints(pose[stay], expression[stay], light[stay])
+    assert any(line.startswith(words) for line in found), found
+    if "frontal" not in words:  # without frontal views the tilted ones and the expressions are gone too
+        assert len(found) == 1
+
+
+def test_light_hints() -> None:
+    pose, expression, light = complete()
+    assert "dim" in coverage.hints(pose, expression, light * 0.3)[0]
+    assert "too bright" in coverage.hints(pose, expression, light * 1.9)[0]
+
+
+def test_the_picture_shows_where_faces_are(make_faceset: Callable[..., FacesetWriter]) -> None:
+    left = make_faceset(12, pictures=True, folder="left", pose=Pose(60, 0, 0))
+    right = make_faceset(12, pictures=True, folder="right", pose=Pose(-60, 0, 0))
+    a, b = coverage.picture(left), coverage.picture(right)
+    assert a.dtype == np.uint8 and a.shape == b.shape and a.shape[2] == 3
+    colourful = [np.ptp(p.astype(int), axis=2)[60:520].sum(axis=0) for p in (a, b)]
+    middle = [float((c * np.arange(len(c))).sum() / c.sum()) for c in colourful]
+    assert middle[0] > a.shape[1] / 2 + 80 and middle[1] < a.shape[1] / 2 - 80
+
+
+def test_saved_beside_the_index_and_empty_sets_say_so(make_faceset: Callable[..., FacesetWriter]) -> None:
+    faceset = make_faceset(0)
+    assert coverage.hints_of(faceset) == ["The faceset is empty: name inputs that show the person."]
+    path = coverage.save(faceset)
+    assert path == faceset.path / "coverage.png" and cv2.imread(str(path)) is not None
+    path.unlink()
+    path.with_name(".coverage.png.new").mkdir()
+    with pytest.raises(OutputError, match=r"coverage\.png cannot be written"):
+        coverage.save(faceset)
