@@ -101,11 +101,11 @@ def test_one_wheel_serves_all_its_files(cache: Path, real: dict[str, bytes], mon
     assert assets.find("yunet") is None and not assets.is_intact("yunet")
     first = assets.locate("yunet")
     wheel.unlink()
-    start = time.perf_counter()
+    start = time.process_time()
     second = assets.locate("sface")
     for _ in range(100):
         assert assets.locate("yunet") == first
-    assert time.perf_counter() - start < 1, "a file that is here must be found at once, without hashing"
+    assert time.process_time() - start < 1, "a file that is here must be found at once, without hashing"
     assert sha256(second) == SFACE.sha256 and assets.is_intact("sface")
     assert files_below(cache) == sorted([YUNET.file_name, SFACE.file_name])
 

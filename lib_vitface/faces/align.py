@@ -26,7 +26,8 @@ _AXES = np.array([1.0, -1.0, -1.0])  # canonical (y up, z to the viewer) to fram
 _MAX_SUPERSAMPLING = 8
 
 ARCFACE_TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], dtype=np.float32
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    dtype=np.float32,
 )
 """Eyes, nose tip and mouth corners in a 112 px chip (ArcFace, Deng et al. 2019, arXiv:1801.07698)."""
 

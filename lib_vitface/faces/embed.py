@@ -16,7 +16,13 @@ DLIB_POINTS = (263, 362, 33, 133, 2)
 """Face-mesh points that stand for dlib's five: viewer's right eye outer and inner corner, left eye likewise, base of the nose."""
 
 _DLIB_SHAPE = np.array(
-    [[0.8595675, 0.2134982], [0.6460605, 0.2289674], [0.1205751, 0.2137275], [0.3340851, 0.2290642], [0.4901123, 0.6277975]]
+    [
+        [0.8595675, 0.2134982],
+        [0.6460605, 0.2289674],
+        [0.1205751, 0.2137275],
+        [0.3340851, 0.2290642],
+        [0.4901123, 0.6277975],
+    ]
 )
 _DLIB_SIZE = 150
 _DLIB_PADDING = 0.25

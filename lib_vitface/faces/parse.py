@@ -103,7 +103,9 @@ def soft_edge(filled: NDArray[np.uint8], erode_px: float, feather_px: float) -> 
     # A border of one pixel: an area that leaves the picture must not end at the picture's edge.
     depth = cv2.distanceTransform(cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
     if erode_px < 0:
-        around = cv2.distanceTransform(255 - cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
+        around = cv2.distanceTransform(
+            255 - cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5
+        )
         depth = np.where(depth > 0, depth, 1 - around)
     rise = np.clip((depth[1:-1, 1:-1] - erode_px) / max(feather_px, 1.0), 0, 1)
     return (rise * rise * (3 - 2 * rise)).astype(np.float32)
@@ -268,7 +270,9 @@ def _distance(a: Hand, b: Hand) -> float:
     return float(np.linalg.norm(a.points.mean(axis=0) - b.points.mean(axis=0)))
 
 
-def hand_mask(hands: Sequence[Hand], shape: tuple[int, int], matrix: Matrix | None = None, *, soft_px: float = 2.0) -> Mask:
+def hand_mask(
+    hands: Sequence[Hand], shape: tuple[int, int], matrix: Matrix | None = None, *, soft_px: float = 2.0
+) -> Mask:
     """Where hands are: fingers as thick strokes, palm and the start of the forearm as polygons.
 
     `matrix` (frame_to_crop) takes the hands' points to the mask's pixels; `soft_px` is the standard deviation of the edge.

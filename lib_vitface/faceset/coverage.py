@@ -83,9 +83,9 @@ def picture(faceset: Faceset) -> Image:
 
     pose = pose_of(faceset)
     counts = histogram(pose)
-    figure = Figure(figsize=(10, 7.6), dpi=100)
+    figure = Figure(figsize=(10, 7.2), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.30, 0.88, 0.62))
+    axes = figure.add_axes((0.09, 0.31, 0.88, 0.63))
     axes.imshow(
         np.log1p(counts), cmap="Blues", origin="lower", aspect="auto", vmin=0, vmax=max(np.log1p(counts).max(), 1)
     )
@@ -99,9 +99,10 @@ def picture(faceset: Faceset) -> Image:
     for row, column in np.ndindex(*counts.shape):
         text = str(counts[row, column]) if counts[row, column] else "none"
         colour = "black" if counts[row, column] else "tab:red"
-        axes.text(column, row - 0.46, text, ha="center", va="bottom", fontsize=9, color=colour)
+        back = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}
+        axes.text(column, row - 0.45, text, ha="center", va="bottom", fontsize=8, color=colour, bbox=back)
     lines = hints_of(faceset) or ["Nothing is missing."]
-    figure.text(0.03, 0.21, "\n".join(lines), fontsize=9, va="top")
+    figure.text(0.03, 0.225, "\n".join(lines), fontsize=9, va="top")
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
@@ -124,7 +125,7 @@ def _examples(faceset: Faceset, pose: NDArray[np.float64]) -> dict[tuple[int, in
 def _place(axes: object, image: Image, column: float, row: float) -> None:
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-    box = AnnotationBbox(OffsetImage(image, zoom=0.8), (column, row + 0.08), frameon=False)
+    box = AnnotationBbox(OffsetImage(image, zoom=0.68), (column, row + 0.1), frameon=False)
     axes.add_artist(box)  # type: ignore[attr-defined]
 
 

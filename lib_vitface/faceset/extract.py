@@ -161,6 +161,8 @@ class _Reader:
         for picture in inputs.pictures(one, self.options, skip):
             order = picture.index // step
             before = self.finder.faces(picture, before if one.kind == "video" else None)
+            if picture.still:
+                self.finder.begin()
             self._look(picture, before)
             skip = picture.index + 1
             bar.at(order + 1)
@@ -171,6 +173,7 @@ class _Reader:
 
     def _begin(self) -> None:
         choice.thin(self.faceset, self.options)
+        self.finder.begin()
         self.records: list[Record] = []
         self.window = deque(self.faceset.window(self.place, _WINDOW), maxlen=_WINDOW)
         self.frames = self.found = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lib_vitface.errors import NoFaceError
-from lib_vitface.faces import align, mesh
+from lib_vitface.faces import align, mesh, parse
 from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
@@ -25,6 +25,8 @@ from lib_vitface.types import Face, Floats, Image
 SMALL, BLURRED, COVERED = "small", "blurred", "covered"
 
 _FOLLOW_EVERY = 3  # frames farther apart than this are too different to follow landmarks
+_HANDS_EVERY = 2  # looked-at frames between searches for hands
+_STILL_LOOKS = 3
 _SAME_PLACE = 0.6  # overlap from which two followed faces have become one
 
 
@@ -41,9 +43,26 @@ class Finder:
 
     def __init__(self, options: FacesetOptions) -> None:
         self.options = options
+        self._hand_finders: dict[int, parse.HandFinder] = {}
         self.analyser = Analyser(make_detector(options.detector), MeshLandmarker())
         self.embed = make_embedder()
         self._follow = options.every <= _FOLLOW_EVERY
+
+    def begin(self) -> None:
+        """Forget the hands of the frames before: a stretch, a photo or another input begins."""
+        for finder in self._hand_finders.values():
+            finder.reset()
+
+    def _hands_near(self, picture: Picture, face: Face, number: int) -> list[parse.Hand]:
+        """Hands about the face; those of a still picture are searched in every square the finder knows, not one at a time."""
+        if number not in self._hand_finders:
+            self._hand_finders[number] = parse.HandFinder(every=1 if picture.still else _HANDS_EVERY)
+        finder = self._hand_finders[number]
+        finder.every = 1 if picture.still else _HANDS_EVERY
+        hands: list[parse.Hand] = []
+        for _ in range(_STILL_LOOKS if picture.still else 1):
+            hands = finder(picture.image, extent(face))
+        return hands
 
     def faces(self, picture: Picture, before: Sequence[Face] | None) -> list[Face]:
         """Faces with landmarks, best first: those another tool knows of, those followed from the frame before, or detected."""
@@ -52,7 +71,7 @@ class Finder:
         if before and self._follow:
             followed = self.analyser.follow(picture.image, before)
             pairs = ((a, b) for i, a in enumerate(followed) for b in followed[:i])
-            if not any(overlap(_extent(a), _extent(b)) > _SAME_PLACE for a, b in pairs):
+            if not any(overlap(extent(a), extent(b)) > _SAME_PLACE for a, b in pairs):
                 return followed
         return self.analyser(picture.image)
 
@@ -76,13 +95,15 @@ class Finder:
         sharp = quality.sharpness(crop.image, points)
         if sharp < options.min_sharpness:
             return BLURRED
-        covered = 0.0
+        hull = quality.face_hull(points, options.size)
+        hands = parse.hand_mask(self._hands_near(picture, face, number), hull.shape, crop.frame_to_crop)
+        covered = quality.share(hands, hull)
         if covered > options.max_occlusion:
             return COVERED
         record = Record(
             *(picture.source, picture.index, picture.time, "", options.size, wide, face.pose),
             sharpness=sharp,
-            exposure=quality.exposure(crop.image, quality.face_hull(points, options.size)),
+            exposure=quality.exposure(crop.image, hull),
             occlusion=covered,
             frame_to_crop=crop.frame_to_crop,
             landmarks=points,
@@ -94,7 +115,7 @@ class Finder:
         return Found(record, crop.image)
 
 
-def _extent(face: Face) -> Floats:
+def extent(face: Face) -> Floats:
     """Box `[4]` of the landmarks, which a followed face always has."""
     assert face.landmarks is not None
     flat = face.landmarks[:, :2]

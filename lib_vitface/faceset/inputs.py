@@ -41,6 +41,7 @@ class Picture:
     image: Image
     source: str
     faces: list[Face] | None = None
+    still: bool = True  # not one of a stream of frames that follow each other
 
 
 def expand(paths: Sequence[Path]) -> list[Input]:
@@ -142,4 +143,4 @@ def _video(one: Input, options: FacesetOptions, skip: int) -> Iterator[Picture]:
     for frame in media.read_frames(one.path, options.start_s, options.end_s, skip):
         if frame.index % options.every == 0:
             faces = None if trimmed else known.get(frame.index)
-            yield Picture(frame.index, frame.time, frame.image, one.path.name, faces)
+            yield Picture(frame.index, frame.time, frame.image, one.path.name, faces, still=False)

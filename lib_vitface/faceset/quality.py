@@ -56,6 +56,12 @@ def sharpness(crop: Image, landmarks: Floats) -> float:
     return float(np.clip(1.0 - blur_effect(grey, h_size=11), 0.0, 1.0))
 
 
+def share(part: Mask, whole: Mask) -> float:
+    """How much of `whole` lies in `part`, 0..1; both `[size, size]`. Of hands and face: the covered share."""
+    total = float(whole.sum())
+    return float((part * whole).sum() / total) if total > 0 else 0.0
+
+
 def exposure(crop: Image, hull: Mask) -> float:
     """Share of the face's pixels that are neither crushed to black nor burnt out, 0..1."""
     inside = crop[hull > 0.5]

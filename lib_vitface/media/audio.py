@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +23,7 @@ _COPIED = {
 }
 _ENCODER = {"mp4": "aac", "mov": "aac", "webm": "libopus", "matroska": "flac"}
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
+_INTERLEAVE_S = 5  # streams of a file lie at most about this far apart
 _NO_EDIT_LISTS = {"matroska", "webm"}
 
 
@@ -35,7 +36,6 @@ class Track:
     encoder: Any = None
     resampler: Any = None
     last_dts: int | None = None
-    first_pts: int | None = field(default=None)
 
 
 def copies(muxer: str, codec: str) -> bool:
@@ -51,6 +51,9 @@ def add_tracks(output: Any, source: Any, muxer: str) -> list[Track]:
     """One output stream for every sound stream of `source`. A stream that cannot even be decoded is left out, and told of."""
     tracks = []
     for stream in source.streams.audio:
+        if stream.codec_context is None:
+            log.warning("Sound stream %d is of a kind that is not known here; it is left out.", stream.index)
+            continue
         name = codec_name(stream)
         track = None
         if copies(muxer, name):
@@ -103,6 +106,9 @@ def sound_packets(
     """
     by_index = {track.source.index: track for track in tracks}
     begin = base if start is None and muxer in _NO_EDIT_LISTS else start
+    if start is not None:
+        with contextlib.suppress(FFmpegError):
+            source.seek(int((start - 1) * av.time_base))
     try:
         for packet in source.demux(*[track.source for track in tracks]):
             track = by_index[packet.stream.index]
@@ -110,6 +116,8 @@ def sound_packets(
                 continue
             time = packet.pts * packet.time_base
             if end is not None and time >= end:
+                if time > end + _INTERLEAVE_S:
+                    break
                 continue
             if begin is not None and time < begin and not (start is None and codec_name(track.source) == "opus"):
                 continue

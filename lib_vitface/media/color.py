@@ -18,6 +18,7 @@ import av
 import cv2
 import numpy as np
 from av.filter import Graph
+from numpy.typing import NDArray
 
 from lib_vitface.types import Image, VideoInfo
 
@@ -58,10 +59,10 @@ def is_rgb(pixel_format: str) -> bool:
     return pixel_format.startswith("pal") or bool(av.VideoFormat(pixel_format, 16, 16).is_rgb)
 
 
-def output_tags(info: VideoInfo, pixel_format: str) -> tuple[int, int]:
+def output_tags(info: VideoInfo, pixel_format: str, codec: str = "") -> tuple[int, int]:
     """`(color_space, color_range)` tags to write: the source's own, except where the kind of format changes.
 
-    An unspecified tag of YUV footage stays unspecified: the same rule of size read it and writes it.
+    An unspecified tag of YUV footage stays unspecified: the same rule of size read it and writes it. ProRes has no full range.
     """
     if is_rgb(pixel_format):
         return RGB, FULL
@@ -69,20 +70,29 @@ def output_tags(info: VideoInfo, pixel_format: str) -> tuple[int, int]:
         return matrix_of(RGB, info.width, info.height)[1], LIMITED
     known = info.color_space in _MATRICES or info.color_space == UNSPECIFIED
     space = info.color_space if known else matrix_of(info.color_space, info.width, info.height)[1]
-    return space, info.color_range
+    return space, LIMITED if codec == "prores" else info.color_range
 
 
-def _graph(width: int, height: int, pixel_format: str, scale: str, target: str) -> Graph:
-    """A graph of one scale filter; frames go in as `pixel_format` and come out as `target`."""
+def _graph(width: int, height: int, pixel_format: str, filters: list[tuple[str, str]]) -> Graph:
+    """A chain of filters (name, arguments) that frames of `pixel_format` go through."""
     graph = Graph()
-    source = graph.add_buffer(
-        width=width, height=height, format=av.VideoFormat(pixel_format, width, height), time_base=Fraction(1, 1000)
-    )
-    chain = [source, graph.add("scale", scale), graph.add("format", f"pix_fmts={target}"), graph.add("buffersink")]
+    chain = [
+        graph.add_buffer(
+            width=width, height=height, format=av.VideoFormat(pixel_format, width, height), time_base=Fraction(1, 1000)
+        )
+    ]
+    chain += [graph.add(name, arguments) for name, arguments in [*filters, ("buffersink", "")]]
     for before, after in itertools.pairwise(chain):
         before.link_to(after)
     graph.configure()
     return graph
+
+
+def _chroma(side: str, pixel_format: str, horizontal: int = 0) -> str:
+    """Where the chroma of a subsampled format sits (256 = one pixel), for the `in` or the `out` side of a scale filter."""
+    kind = av.VideoFormat(pixel_format, 16, 16)
+    across = f":{side}_h_chr_pos={horizontal}" if kind.chroma_width(16) < 16 else ""
+    return across + (f":{side}_v_chr_pos=128" if kind.chroma_height(16) < 16 else "")
 
 
 class RgbReader:
@@ -93,81 +103,110 @@ class RgbReader:
     """
 
     def __init__(self, matrix: str, full: bool, width: int, height: int, alpha: bool, centred: bool = False) -> None:
-        position = 128 if centred else 0
-        chroma = f"in_h_chr_pos={position}:in_v_chr_pos=128"
-        span = "pc" if full else "tv"
-        self._scale = f"w={width}:h={height}:in_color_matrix={matrix}:in_range={span}:out_range=pc:{chroma}:{_FLAGS}"
-        self._rgb_scale = f"w={width}:h={height}:in_range=pc:out_range=pc:{_FLAGS}"
-        self._alpha = alpha
+        self._size = f"w={width}:h={height}"
+        self._tags = f"in_color_matrix={matrix}:in_range={'pc' if full else 'tv'}"
+        self._position = 128 if centred else 0
+        self._wants_alpha = alpha
         self._key: tuple[int, int, str] | None = None
-        self._graph: Any = None
+        self._color: Any = None
+        self._alpha: Any = None
         self._count = 0
 
     def __call__(self, frame: Any) -> tuple[Image, Image | None]:
         """RGB uint8 `[H, W, 3]` and, if asked for, opacity uint8 `[H, W]`; both own their memory."""
         key = (frame.width, frame.height, frame.format.name)
         if key != self._key:
-            scale = self._rgb_scale if is_rgb(key[2]) else self._scale
-            self._graph = _graph(*key, scale, "rgba" if self._alpha else "rgb24")
+            self._build(*key)
             self._key = key
         self._count += 1
         neutral(frame, self._count)
-        self._graph.push(frame)
-        array = self._graph.pull().to_ndarray()
-        if not self._alpha:
-            return np.array(array, order="C"), None
-        return np.array(array[..., :3], order="C"), np.array(array[..., 3], order="C")
+        self._color.push(frame)
+        image = np.array(self._color.pull().to_ndarray(), order="C")
+        if self._alpha is None:
+            return image, np.full(image.shape[:2], 255, np.uint8) if self._wants_alpha else None
+        self._alpha.push(frame)
+        return image, np.array(self._alpha.pull().to_ndarray(), order="C")
+
+    def _build(self, width: int, height: int, pixel_format: str) -> None:
+        tags = "in_range=pc" if is_rgb(pixel_format) else self._tags + _chroma("in", pixel_format, self._position)
+        scale = f"{self._size}:{tags}:out_range=pc:{_FLAGS}"
+        self._color = _graph(width, height, pixel_format, [("scale", scale), ("format", "pix_fmts=rgb24")])
+        self._alpha = None
+        if self._wants_alpha and has_alpha(pixel_format):  # on its own: the colour conversion would round it
+            filters = [("alphaextract", ""), ("scale", f"{self._size}:flags=bicubic"), ("format", "pix_fmts=gray")]
+            self._alpha = _graph(width, height, pixel_format, filters)
+
+
+def has_alpha(pixel_format: str) -> bool:
+    """Whether a pixel format has an opacity channel (a palette's is not counted)."""
+    return any(part.is_alpha for part in av.VideoFormat(pixel_format, 16, 16).components)
 
 
 def neutral(frame: Any, pts: int) -> None:
     """Numbers a frame and takes its colour tags off, so that no filter acts on them beside what it was told."""
     frame.pts, frame.time_base = pts, Fraction(1, 1000)
-    for name, value in (("colorspace", 2), ("color_range", 0), ("color_trc", 2), ("color_primaries", 2)):
-        if hasattr(frame, name):  # the last two came with PyAV 17
-            setattr(frame, name, value)
+    set_tags(frame, UNSPECIFIED, 0, UNSPECIFIED, UNSPECIFIED)
+
+
+def set_tags(frame: Any, space: int, span: int, primaries: int, transfer: int) -> None:
+    """Colour tags of a frame; PyAV before 17 has no way to set the last two."""
+    frame.colorspace, frame.color_range = space, span
+    if hasattr(frame, "color_primaries"):
+        frame.color_primaries, frame.color_trc = primaries, transfer
 
 
 class RgbWriter:
     """RGB arrays to frames in the encoder's pixel format, by the matrix and range of `info`'s tags.
 
-    Full range goes through an own matrix product: swscale of FFmpeg 8 puts full-range chroma half a level too low.
+    Full range goes through an own matrix product: swscale of FFmpeg 8 puts full-range chroma half a level too low. Opacity is
+    copied past the conversion, so it is exact.
     """
 
-    def __init__(self, info: VideoInfo, pixel_format: str, alpha: bool) -> None:
+    def __init__(self, info: VideoInfo, pixel_format: str, alpha: bool, codec: str = "") -> None:
         self._info, self._target, self._alpha = info, pixel_format, alpha
-        space, span = output_tags(info, pixel_format)
-        self._matrix, _ = matrix_of(space, info.width, info.height)
-        self._full = span == FULL and not is_rgb(pixel_format)
+        self._tags = output_tags(info, pixel_format, codec)
+        self._matrix, _ = matrix_of(self._tags[0], info.width, info.height)
+        self._full = self._tags[1] == FULL and not is_rgb(pixel_format)
+        self._planar_alpha = pixel_format.startswith("yuva")
         self._count = 0
         if pixel_format == "pal8":
             self._graph = _palette_graph(info.width, info.height)
         else:
-            self._graph = self._make_graph()
+            self._graph = self._conversion(pixel_format.replace("yuva", "yuv"))
 
-    def _make_graph(self) -> Graph:
-        chroma = "out_h_chr_pos=0:out_v_chr_pos=128"
-        if is_rgb(self._target):
-            entry, scale = "rgba" if self._alpha else "rgb24", f"in_range=pc:out_range=pc:{_FLAGS}"
+    def _conversion(self, target: str) -> Graph:
+        entry, tags = "rgb24", f"out_range=tv:out_color_matrix={self._matrix}" + _chroma("out", target)
+        if is_rgb(target):
+            entry, tags = "rgba" if self._alpha else "rgb24", "out_range=pc"
         elif self._full:
-            entry = "yuva444p" if self._alpha else "yuv444p"
-            scale = f"in_range=pc:out_range=pc:in_h_chr_pos=0:{chroma}:{_FLAGS}"
-        else:
-            entry = "rgba" if self._alpha else "rgb24"
-            scale = f"in_range=pc:out_range=tv:out_color_matrix={self._matrix}:{chroma}:{_FLAGS}"
-        return _graph(self._info.width, self._info.height, entry, scale, self._target)
+            entry, tags = "yuv444p", "out_range=pc" + _chroma("out", target)
+        filters = [("scale", f"in_range=pc:{tags}:{_FLAGS}"), ("format", f"pix_fmts={target}")]
+        return _graph(self._info.width, self._info.height, entry, filters)
 
     def __call__(self, image: Image, alpha: Image | None) -> Iterator[Any]:
         """Frames that are ready to encode: one for each call, in order, but some of them late (see `flush`)."""
         self._count += 1
-        frame = self._full_range(image, alpha) if self._full else self._rgb(image, alpha)
+        opaque = np.full(image.shape[:2], 255, np.uint8) if alpha is None or not self._alpha else alpha
+        if self._full:
+            frame = planar_frame(list(cv2.split(full_range_yuv(image, self._matrix))), "yuv444p")
+        elif self._target == "pal8" or (self._alpha and not self._planar_alpha):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.dstack([image, opaque])), format="rgba")
+        else:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         neutral(frame, self._count)
         self._graph.push(frame)
-        yield from self._drain()
+        for done in self._drain():
+            yield self._tagged(self._with_alpha(done, opaque) if self._planar_alpha else done)
 
     def flush(self) -> Iterator[Any]:
         """What the palette search still held back."""
         self._graph.push(None)
-        yield from self._drain()
+        yield from map(self._tagged, self._drain())
+
+    def _tagged(self, frame: Any) -> Any:
+        """The frame with the output's tags on it; ProRes writes them from here, not from the encoder's settings."""
+        set_tags(frame, *self._tags, self._info.color_primaries, self._info.color_transfer)
+        return frame
 
     def _drain(self) -> Iterator[Any]:
         while True:
@@ -176,23 +215,31 @@ class RgbWriter:
             except (BlockingIOError, EOFError):
                 return
 
-    def _rgb(self, image: Image, alpha: Image | None) -> Any:
-        if not self._alpha and self._target != "pal8":
-            return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        opaque = np.full(image.shape[:2], 255, np.uint8) if alpha is None or not self._alpha else alpha
-        return av.VideoFrame.from_ndarray(np.ascontiguousarray(np.dstack([image, opaque])), format="rgba")
+    def _with_alpha(self, frame: Any, alpha: Image) -> Any:
+        """The same planes and the opacity (scaled to the format's depth) as the fourth."""
+        merged = av.VideoFrame(frame.width, frame.height, self._target)
+        for target, source in zip(merged.planes, frame.planes, strict=False):
+            rows = np.frombuffer(source, np.uint8).reshape(source.height, source.line_size)
+            _fill(target, rows[:, : min(source.line_size, target.line_size)])
+        extra = merged.format.components[3].bits - 8
+        deep = alpha.astype(np.uint16)
+        _fill(merged.planes[3], (deep << extra) | (deep >> (8 - extra)) if extra else alpha)
+        return merged
 
-    def _full_range(self, image: Image, alpha: Image | None) -> Any:
-        planes = list(cv2.split(full_range_yuv(image, self._matrix)))
-        if self._alpha:
-            planes.append(np.full(image.shape[:2], 255, np.uint8) if alpha is None else alpha)
-        height, width = image.shape[:2]
-        frame = av.VideoFrame(width, height, "yuva444p" if self._alpha else "yuv444p")
-        for plane, values in zip(frame.planes, planes, strict=True):
-            rows = np.zeros((plane.height, plane.line_size), np.uint8)
-            rows[:, :width] = values
-            plane.update(rows.tobytes())
-        return frame
+
+def planar_frame(planes: list[NDArray[Any]], pixel_format: str) -> Any:
+    """A frame of the given planes, each `[h, w]` of the format's sample type."""
+    frame = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], pixel_format)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        _fill(plane, values)
+    return frame
+
+
+def _fill(plane: Any, values: NDArray[Any]) -> None:
+    """Copies `[h, w]` values into a plane whose rows may be padded."""
+    rows = np.zeros((plane.height, plane.line_size // values.itemsize), values.dtype)
+    rows[:, : values.shape[1]] = values
+    plane.update(rows.tobytes())
 
 
 def full_range_yuv(image: Image, matrix: str) -> Image:

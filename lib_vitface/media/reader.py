@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from lib_vitface.errors import InputError
-from lib_vitface.media.color import FULL, RGB, UNSPECIFIED, RgbReader, is_rgb, matrix_of
+from lib_vitface.media.color import FULL, RGB, UNSPECIFIED, RgbReader, has_alpha, is_rgb, matrix_of
 from lib_vitface.media.container import FFmpegError, codec_name, open_input, video_stream
 from lib_vitface.media.images import folder_images, read_picture
 from lib_vitface.types import Frame, Image, VideoInfo
@@ -254,7 +254,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any, turn: tuple[b
     elif container.duration:
         duration = Fraction(container.duration, av.time_base)
     rgb = is_rgb(pixel_format)
-    alpha = any(part.is_alpha for part in frame.format.components)
+    alpha = has_alpha(pixel_format)
     if alpha and codec_name(stream) == "gif":  # every GIF decodes with alpha; few have any
         alpha = bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
     full = rgb or pixel_format.startswith("yuvj")

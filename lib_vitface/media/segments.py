@@ -16,6 +16,7 @@ import av
 
 from lib_vitface.errors import InputError
 from lib_vitface.media.audio import add_copy, add_tracks, sound_packets
+from lib_vitface.media.color import UNSPECIFIED
 from lib_vitface.media.container import beside, codec_name, encoder_names, location, open_input, video_stream, writing
 from lib_vitface.media.reader import Seconds, Source, inspect, timed_pictures
 from lib_vitface.media.settings import EncodeSettings, plan_encoding
@@ -81,6 +82,8 @@ def join_segments(
         target.metadata.update(metadata or {})
         first = stack.enter_context(open_input(parts[0].path))
         stream = add_copy(target, video_stream(first, parts[0].path))
+        if origin is not None:  # NUT keeps only those colour tags that stand in the codec's own stream
+            _tag(stream.codec_context, origin.info)
         if plan.tag is not None:
             stream.codec_context.codec_tag = plan.tag
         if plan.keeps_alpha and plan.codec == "vp9":
@@ -95,12 +98,22 @@ def join_segments(
             target.mux_one(packet)
 
 
+def _tag(context: Any, info: VideoInfo) -> None:
+    """Fills in colour primaries and transfer where they are not specified."""
+    if int(context.color_primaries) == UNSPECIFIED:
+        context.color_primaries = info.color_primaries
+    if int(context.color_trc) == UNSPECIFIED:
+        context.color_trc = info.color_transfer
+
+
 def _sound(
     stack: ExitStack, target: Any, origin: Source, first: Fraction, end: Fraction | None, muxer: str
 ) -> tuple[Fraction, Iterator[tuple[Fraction, Any]]]:
     """What is added to the picture's times, and the packets of the sound from the `first` frame to the `end` (None: all)."""
     container = stack.enter_context(open_input(origin.info.path))
     tracks = add_tracks(target, container, muxer)
+    if not tracks:
+        return -first, iter(())
     until = None if end is None else origin.start + end
     if first > 0:
         begin = origin.start + first

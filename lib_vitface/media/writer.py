@@ -141,7 +141,7 @@ class _FileSink:
     def __init__(self, temporary: Path, info: VideoInfo, plan: EncoderPlan, metadata: Mapping[str, str]) -> None:
         self._info, self._plan = info, plan
         self._tick = Fraction(1, 100) if plan.codec == "gif" else exact_tick(info.time_base)
-        self._colors = RgbWriter(info, plan.pixel_format, plan.keeps_alpha)
+        self._colors = RgbWriter(info, plan.pixel_format, plan.keeps_alpha, plan.codec)
         self._times: deque[Fraction] = deque()
         self._pts = -1
         temporary.touch()  # tells at once whether the place can be written to
@@ -161,7 +161,7 @@ class _FileSink:
         context.bit_rate = 0  # constant quality; some PyAV versions ask for 1 Mbit/s by default
         context.thread_count, context.thread_type = plan.threads, "AUTO"
         context.sample_aspect_ratio = info.sample_aspect
-        context.colorspace, context.color_range = output_tags(info, plan.pixel_format)
+        context.colorspace, context.color_range = output_tags(info, plan.pixel_format, plan.codec)
         context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
         if plan.tag is not None:
             context.codec_tag = plan.tag

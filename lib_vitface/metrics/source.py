@@ -51,7 +51,7 @@ def measure_source(
 
 
 def even_sample(faces: Iterable[tuple[Image, Floats]], limit: int) -> list[tuple[Image, Floats]]:
-    """Every n-th item, n as small as keeps at most `limit`; needs no length, holds `2 * limit` items at most."""
+    """At most `limit` items evenly spread over a stream of unknown length; holds `2 * limit` of them at most."""
     kept: list[tuple[Image, Floats]] = []
     step = 1
     for number, item in enumerate(faces):
@@ -60,7 +60,8 @@ def even_sample(faces: Iterable[tuple[Image, Floats]], limit: int) -> list[tuple
         kept.append(item)
         if len(kept) >= 2 * limit:
             kept, step = kept[::2], 2 * step
-    return kept[:: ceil(len(kept) / limit)] if len(kept) > limit else kept
+    count = min(limit, len(kept))
+    return [kept[number * len(kept) // count] for number in range(count)]
 
 
 def face_from(landmarks: Floats) -> Face:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.errors import CheckpointError, OutputError
 from lib_vitface.faces import mesh
+from lib_vitface.faces.parse import Hand, HandFinder
 from lib_vitface.faces.track import landmark_motion, overlap
 from lib_vitface.types import Embedder, Face, Floats, Frame, Image, Landmarker, Pose
 
@@ -34,22 +35,43 @@ _SAME_FACE = 0.3
 @dataclass(frozen=True)
 class Seen:
     """What was found in one frame. `before[k]` is the place of face k among the faces of the frame before, or -1, and
-    `motion[k]` [468, 2] how far its landmarks moved since (px, NaN where unknown). `thumb` is a tiny grey picture."""
+    `motion[k]` [468, 2] how far its landmarks moved since (px, NaN where unknown). `thumb` is a tiny grey picture. `hands` are
+    those near a face, where they were looked for."""
 
     time_s: float
     thumb: Image
     faces: tuple[Face, ...]
     before: tuple[int, ...]
     motion: Floats
+    hands: tuple[Hand, ...] = ()
+
+
+class HandWatch(HandFinder):
+    """Hands near the faces of a video, one frame after the other, and from any frame on."""
+
+    def watch(self, image: Image, index: int, faces: Sequence[Face], known: Sequence[Hand]) -> tuple[Hand, ...]:
+        """Hands of frame `index`, given those of the frame before. Several faces take turns in being searched about."""
+        if not faces:
+            return ()
+        self._hands, self._count = list(known), index
+        return tuple(self(image, faces[index // self.every % len(faces)].box))
 
 
 class Observer:
-    """Looks at the frames of a video in order. `analyse` gives faces with landmarks, `landmarker` looks at a known place."""
+    """Looks at the frames of a video in order. `analyse` gives faces with landmarks, `landmarker` looks at a known place,
+    `hands` (if given) for hands."""
 
-    def __init__(self, analyse: Callable[[Image], list[Face]], landmarker: Landmarker, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        analyse: Callable[[Image], list[Face]],
+        landmarker: Landmarker,
+        embedder: Embedder,
+        hands: HandWatch | None = None,
+    ) -> None:
         self._analyse = analyse
         self._landmarker = landmarker
         self._embedder = embedder
+        self._hands = hands
         self._image: Image | None = None
         self._last: Seen | None = None
 
@@ -72,8 +94,10 @@ class Observer:
         thumb = np.asarray(
             cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), THUMB, interpolation=cv2.INTER_AREA), np.uint8
         )
+        held = () if self._last is None else self._last.hands
+        hands = () if self._hands is None else self._hands.watch(image, frame.index, faces, held)
         self._image = image
-        self._last = Seen(float(frame.time), thumb, tuple(faces), before, motion)
+        self._last = Seen(float(frame.time), thumb, tuple(faces), before, motion, hands)
         return self._last
 
     def _followed(self, image: Image, known: Sequence[Face], found: Sequence[Face]) -> list[Face]:
@@ -154,6 +178,9 @@ def save_seen(path: Path, frames: Sequence[Seen]) -> None:
         "pose": np.array([face.pose for face in faces], np.float64).reshape(-1, 3),
         "looked": np.array([face.embedding is not None for face in faces], np.bool_),
         "embedding": _stack([face.embedding for face in faces if face.embedding is not None], (size,)),
+        "hand_count": np.array([len(seen.hands) for seen in frames], np.int16),
+        "hand_points": _stack([hand.points for seen in frames for hand in seen.hands], (21, 2)),
+        "hand_presence": np.array([hand.presence for seen in frames for hand in seen.hands], np.float64),
     }
     save_arrays(path, arrays)
 
@@ -187,8 +214,8 @@ def load_seen(path: Path) -> list[Seen]:
         )
         for k in range(len(data["score"]))
     ]
-    ends = np.cumsum(data["count"])
-    parts = [slice(int(end - count), int(end)) for end, count in zip(ends, data["count"], strict=True)]
+    hands = [Hand(p, float(q)) for p, q in zip(data["hand_points"], data["hand_presence"], strict=True)]
+    held = _parts(data["hand_count"])
     return [
         Seen(
             float(data["time_s"][i]),
@@ -196,9 +223,16 @@ def load_seen(path: Path) -> list[Seen]:
             tuple(faces[part]),
             tuple(int(j) for j in data["before"][part]),
             data["motion"][part].astype(np.float32),
+            tuple(hands[held[i]]),
         )
-        for i, part in enumerate(parts)
+        for i, part in enumerate(_parts(data["count"]))
     ]
+
+
+def _parts(counts: NDArray[np.int16]) -> list[slice]:
+    """Where the things of each frame lie in an array that holds those of all frames."""
+    ends = np.cumsum(counts)
+    return [slice(int(end - count), int(end)) for end, count in zip(ends, counts, strict=True)]
 
 
 class ChunkReader:

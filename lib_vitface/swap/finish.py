@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from lib_vitface.faces import align, mesh
+from lib_vitface.faces.parse import Hand, hand_mask, hull_mask
 from lib_vitface.swap import blend
 from lib_vitface.swap.color import ColorStatistics, fit
 from lib_vitface.swap.settings import SwapOptions
@@ -17,10 +17,6 @@ from lib_vitface.types import Face, Floats, Image, Mask
 
 if TYPE_CHECKING:  # the module behind it loads torch
     from lib_vitface.swap.frame import SwappedFace
-
-Uncovered = Callable[[Image, Floats], Mask]
-"""A crop [S, S, 3] and its landmarks [468, 3] in crop pixels -> [S, S], 1 where the face itself is seen, 0 where a hand, hair
-or a thing is before it."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +30,21 @@ class Measured:
 
 
 class Finisher:
-    """Knows the options; holds no state of a video. `uncovered` is asked when `options.occlusion` is set."""
+    """Knows the options; holds no state of a video."""
 
-    def __init__(self, options: SwapOptions, uncovered: Uncovered | None = None) -> None:
+    def __init__(self, options: SwapOptions) -> None:
         self.options = options
-        self._uncovered = uncovered
 
-    def measure(self, image: Image, face: Face, swapped: SwappedFace) -> Measured:
-        """What later frames need to know of this one. `image` is the whole frame."""
+    def measure(self, image: Image, face: Face, swapped: SwappedFace, hands: Sequence[Hand] = ()) -> Measured:
+        """What later frames need to know of this one. `image` is the whole frame, `hands` those that may be before it."""
         assert face.landmarks is not None
         size = swapped.image.shape[0]
         footage = align.warp(image, swapped.frame_to_crop, size)
         landmarks = align.apply(swapped.frame_to_crop, face.landmarks).astype(np.float32)
         shown = self._shown(swapped.mask, landmarks)
-        free = self._uncovered(footage, landmarks) if self._uncovered is not None else np.ones_like(shown)
+        free = np.ones_like(shown)
+        if self.options.occlusion and hands:
+            free = 1 - hand_mask(hands, shown.shape, swapped.frame_to_crop, soft_px=max(size / 160, 0.7))
         step = max(size // 192, 1)  # colours are known well enough from a part of the pixels
         part = np.s_[::step, ::step]
         skin = blend.combine(shown, free)[part]
@@ -87,7 +84,7 @@ class Finisher:
     def _shown(self, learned: Mask, landmarks: Floats) -> Mask:
         if self.options.mask == "learned":
             return learned
-        hull = outline(landmarks, learned.shape[0])
+        hull = hull_mask(landmarks, (learned.shape[0], learned.shape[1]), feather_px=2.0)
         return hull if self.options.mask == "hull" else blend.combine(learned, hull)
 
     def _soft(self, mask: Mask, landmarks: Floats) -> Mask:
@@ -101,11 +98,3 @@ class Finisher:
 def face_height(landmarks: Floats) -> float:
     """Height of the face in pixels, forehead to chin, as if it looked straight at the viewer."""
     return align.fit_head(landmarks).scale * float(np.ptp(mesh.vertices()[:, 1]))
-
-
-def outline(landmarks: Floats, size: int) -> Mask:
-    """[size, size] mask of everything within the face's outline."""
-    canvas = np.zeros((size, size), np.uint8)
-    points = cv2.convexHull(np.rint(landmarks[:, :2] * 16).astype(np.int32))
-    cv2.fillConvexPoly(canvas, points, 255, lineType=cv2.LINE_AA, shift=4)
-    return canvas.astype(np.float32) / np.float32(255)

@@ -11,6 +11,7 @@ from lib_vitface import media
 from lib_vitface.errors import InputError, NoFaceError
 from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.embed import make_embedder
+from lib_vitface.faces.parse import Hand, HandFinder
 from lib_vitface.faces.track import FaceChoice
 from lib_vitface.jobs import Claim, JobStore
 from lib_vitface.swap.finish import Finisher
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
     from lib_vitface.swap.frame import ClipSwapper
 
+_LOOKS = 3  # palms are searched in another square at each look
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -82,6 +84,7 @@ class _Pictures:
             analyser.detector, analyser.landmarker, None if reference is None else make_embedder("sface")
         )
         self._finisher = Finisher(options)
+        self._hands = HandFinder(every=1) if options.occlusion else None
 
     def all(self, pairs: Sequence[tuple[Path, Path]], tick: Tick) -> dict[str, Any]:
         noted = self.claim.store.chunks(self.claim.job.id, "picture")
@@ -109,7 +112,9 @@ class _Pictures:
         """Whether the face was there; the picture is written if so."""
         image, alpha = media.read_picture(source)
         face = self._choice.pick(self._analyser(image))
-        swapped = None if face is None else swap_face(image, face, self.swapper, self._finisher, self.options)
+        if face is None:
+            return False
+        swapped = swap_face(image, face, self.swapper, self._finisher, self._hands_near(image, face))
         if swapped is None:
             return False
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -117,14 +122,22 @@ class _Pictures:
         self.publisher.image(output, swapped, quality=quality, alpha=alpha)
         return True
 
+    def _hands_near(self, image: Image, face: Face) -> Sequence[Hand]:
+        if self._hands is None:
+            return ()
+        self._hands.reset()
+        return [self._hands(image, face.box) for _ in range(_LOOKS)][-1]
 
-def swap_face(image: Image, face: Face, swapper: ClipSwapper, finisher: Finisher, options: SwapOptions) -> Image | None:
+
+def swap_face(
+    image: Image, face: Face, swapper: ClipSwapper, finisher: Finisher, hands: Sequence[Hand] = ()
+) -> Image | None:
     """One picture [H, W, 3] with one face replaced, not marked yet; None where the face is beyond the limits."""
     if face.pose is None:
         return None
     width = float(face.box[2] - face.box[0])
-    strength = float(limits(options, face.presence or 0.0, face.pose.yaw_deg, face.pose.pitch_deg, width))
+    strength = float(limits(finisher.options, face.presence or 0.0, face.pose.yaw_deg, face.pose.pitch_deg, width))
     if strength <= 0:
         return None
-    measured = finisher.measure(image, face, swapper([image], [face])[0])
+    measured = finisher.measure(image, face, swapper([image], [face])[0], hands)
     return finisher.finish(image, measured, [measured], [1.0], strength, (0.0, 0.0))

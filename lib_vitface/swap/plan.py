@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lib_vitface.errors import NoFaceError
 from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import five_points
+from lib_vitface.faces.parse import Hand
 from lib_vitface.faces.track import FaceChoice, Tracker, follow, smooth_window, summarise
 from lib_vitface.swap.analysis import ChunkReader, Seen, load_arrays, load_seen, save_arrays, save_seen
 from lib_vitface.swap.settings import SwapOptions
@@ -24,6 +25,8 @@ from lib_vitface.types import Face, Floats
 
 # A new shot: the tiny pictures differ by this much (of 255), and by so much more than around it (a fast pan does not).
 _CUT, _CUT_RATIO, _CUT_AROUND = 18.0, 3.0, 6
+_HAND_GAP = 4  # frames before and after in which a missed hand may have been seen
+_SAME_HAND = 0.6  # in hand sizes
 _FILL = 2  # frames without the face that are bridged; a longer gap is a face that is hidden
 _YAW_RAMP, _PITCH_RAMP = 10.0, 8.0  # degrees before the limit over which the swap fades
 _PRESENCE = (0.5, 0.8)  # the landmarker's own confidence between which the swap fades in
@@ -44,6 +47,11 @@ class Plan:
         """The chosen face with smoothed landmarks and pose."""
         seen: Seen = self.faces[index]
         return seen.faces[0] if seen.faces else None
+
+    def hands(self, index: int) -> tuple[Hand, ...]:
+        """Hands near the face, those missed for a few frames bridged."""
+        seen: Seen = self.faces[index]
+        return seen.hands
 
     def clips(self, length: int) -> NDArray[np.int32]:
         """For every frame the first frame of its clip, -1 where nothing is swapped [N].
@@ -147,7 +155,8 @@ def _chosen(frames: Iterable[tuple[Seen, list[Face]]], wanted: frozenset[int], f
         places = [k for k, face in enumerate(faces) if face.track in wanted and face.landmarks is not None]
         if not places:
             last_place = -1
-            yield Seen(seen.time_s, seen.thumb, (), (), np.zeros((0, mesh.POINT_COUNT, 2), np.float32))
+            nothing = np.zeros((0, mesh.POINT_COUNT, 2), np.float32)
+            yield replace(seen, faces=(), before=(), motion=nothing)
             continue
         place = max(places, key=lambda k: faces[k].score)
         known = place < len(seen.before) and last_place >= 0 and seen.before[place] == last_place
@@ -155,7 +164,7 @@ def _chosen(frames: Iterable[tuple[Seen, list[Face]]], wanted: frozenset[int], f
         # A filled face stands behind the seen ones and has no place the next frame could refer to.
         last_place = place if place < len(seen.before) else -1
         facts.note(index, faces[place])
-        yield Seen(seen.time_s, seen.thumb, (faces[place],), (0 if known else -1,), motion[None])
+        yield replace(seen, faces=(faces[place],), before=(0 if known else -1,), motion=motion[None])
 
 
 def _write(folder: Path, name: str, chunk: int, frames: Iterable[Seen]) -> None:
@@ -195,9 +204,11 @@ def _smoothed(
         places = range(index - radius, index + radius + 1)
         window = [chosen[k] if 0 <= k < count and shot[k] == shot[index] else None for k in places]
         face = _steady(window, facts, index)
+        near = [k for k in range(index - _HAND_GAP, index + _HAND_GAP + 1) if 0 <= k < count and shot[k] == shot[index]]
+        hands = bridged_hands([chosen[k].hands for k in near], near.index(index))
         if face.pose is not None:
             facts.yaw_deg[index], facts.pitch_deg[index] = face.pose.yaw_deg, face.pose.pitch_deg
-        yield replace(seen, faces=(face,))
+        yield replace(seen, faces=(face,), hands=hands)
 
 
 def _steady(window: Sequence[Seen | None], facts: _Facts, index: int) -> Face:
@@ -218,6 +229,28 @@ def _steady(window: Sequence[Seen | None], facts: _Facts, index: int) -> Face:
     motion = np.stack([one.motion[0] if one is not None and one.faces else unknown for one in window[1:]])
     landmarks = smooth_window(points, times, np.array(visible), motion)
     return replace(face, landmarks=landmarks, points=five_points(landmarks), pose=align.fit_head(landmarks).pose)
+
+
+def bridged_hands(window: Sequence[Sequence[Hand]], middle: int) -> tuple[Hand, ...]:
+    """The hands of frame `middle` of a window, and those seen before and after it that were missed in it.
+
+    A hand that comes and goes for single frames would let the face flash through it.
+    """
+    hands = list(window[middle])
+    before = next((w for w in reversed(window[:middle]) if w), ())
+    after = next((w for w in window[middle + 1 :] if w), ())
+    for a in before:
+        for b in after:
+            guess = Hand(((a.points + b.points) / 2).astype(np.float32), min(a.presence, b.presence))
+            near = _apart(a, b) < _SAME_HAND
+            if near and all(_apart(guess, other) >= _SAME_HAND for other in hands):
+                hands.append(guess)
+    return tuple(hands)
+
+
+def _apart(a: Hand, b: Hand) -> float:
+    """Distance of two hands in hand sizes."""
+    return float(np.linalg.norm(a.points.mean(axis=0) - b.points.mean(axis=0))) / max(a.size, b.size, 1e-6)
 
 
 def _is_seen(seen: Seen) -> bool:

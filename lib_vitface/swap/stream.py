@@ -57,7 +57,8 @@ class FrameStream:
     def _swap_clip(self) -> None:
         faces = self._swapper([frame.image for frame, _ in self._clip], [face for _, face in self._clip])
         for (frame, face), swapped in zip(self._clip, faces, strict=True):
-            self._measured[frame.index] = self._finisher.measure(frame.image, face, swapped)
+            hands = self._plan.hands(frame.index)
+            self._measured[frame.index] = self._finisher.measure(frame.image, face, swapped, hands)
         self._clip.clear()
 
     def _ready(self) -> Iterator[Frame]:

@@ -24,7 +24,7 @@ from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.jobs import Chunk, Claim, Job, JobStore
 from lib_vitface.options import to_dict
-from lib_vitface.swap.analysis import Observer, Seen, load_seen, save_seen
+from lib_vitface.swap.analysis import HandWatch, Observer, Seen, load_seen, save_seen
 from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.stream import FrameStream
@@ -172,7 +172,9 @@ class _Run:
         self.resumed += first
         start = first * chunk
         analyser = make_analyser(self.options)
-        observer = Observer(analyser, analyser.landmarker, make_embedder("sface"))
+        observer = Observer(
+            analyser, analyser.landmarker, make_embedder("sface"), HandWatch() if self.options.occlusion else None
+        )
         before = load_seen(self.folder / f"analysis-{first - 1:05}.npz")[-1] if first else None
         expected = self._expected_frames()
         seen: list[Seen] = []

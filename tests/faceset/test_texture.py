@@ -1,0 +1,128 @@
+"""The texture memory against pictures whose content is known."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from faceset_maker import posed_landmarks
+
+from lib_vitface.errors import CheckpointError
+from lib_vitface.faces import mesh
+from lib_vitface.faceset.texture import (
+    Expression,
+    TextureMemory,
+    geometry_map,
+    neutral_shape,
+    place_expression,
+    read_expression,
+    spread_views,
+)
+from lib_vitface.types import Floats, Image, Pose
+
+SIZE = 160
+
+
+def smooth_image(seed: int, size: int = SIZE) -> Image:
+    coarse = np.random.default_rng(seed).integers(30, 220, (10, 10, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def view(yaw: float, seed: int = 0, mouth_cm: float = 0.0) -> tuple[Image, Floats]:
+    points = mesh.vertices().copy()
+    points[list(mesh.LIPS_INNER[11:])] -= np.array([0, mouth_cm, 0], np.float32)  # lower inner lip
+    return smooth_image(seed), posed_landmarks(Pose(yaw, 0, 0), SIZE, points)
+
+
+def test_expression_is_free_of_pose_and_place() -> None:
+    front, turned = (read_expression(view(yaw, mouth_cm=1.0)[1]) for yaw in (0, 25))
+    assert np.abs(front.points - turned.points).max() < 0.05  # cm
+    assert turned.angles[0] - front.angles[0] == pytest.approx(25, abs=0.5)
+    landmarks = view(25, mouth_cm=1.0)[1]
+    assert np.abs(place_expression(turned.points, landmarks) - landmarks).max() < 0.05  # px
+
+
+def test_a_view_drawn_where_it_was_seen_is_the_view() -> None:
+    image, landmarks = view(10)
+    memory = TextureMemory.build([(image, landmarks)], size=256)
+    drawn = memory.render(landmarks, SIZE, read_expression(landmarks))
+    seen = cv2.erode((drawn.mask > 0.5).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert seen.mean() > 0.12
+    assert np.abs(drawn.image[seen] - image[seen]).mean() < 4  # of 255: two interpolations
+
+
+def test_the_view_with_the_wanted_mouth_is_taken() -> None:
+    views = [view(0, seed=1), view(0, seed=2, mouth_cm=1.5)]
+    memory = TextureMemory.build(views, size=128)
+    for (image, landmarks), other in zip(views, reversed(views), strict=True):
+        drawn = memory.render(landmarks, SIZE, read_expression(landmarks))
+        x, y = landmarks[17, :2].round().astype(int)  # below the lower lip
+        patch = np.s_[y - 1 : y + 2, x - 1 : x + 2]
+        assert np.abs(drawn.image[patch] - image[patch]).mean() < 12
+        assert np.abs(drawn.image[patch] - other[0][patch]).mean() > 12
+
+
+def test_views_that_are_not_allowed_are_not_used() -> None:
+    views = [view(0, seed=1), view(0, seed=2)]
+    memory = TextureMemory.build(views, size=128)
+    expression = read_expression(views[0][1])
+    only = memory.texture(expression, np.array([False, True]))[0]
+    both = memory.texture(expression)[0]
+    inside = memory.trust[1] > 128
+    assert np.abs(only[inside] - memory.textures[1][inside]).max() < 1
+    assert np.abs(both[inside] - memory.textures[1][inside]).mean() > 5
+
+
+def test_a_cover_on_one_view_is_outvoted() -> None:
+    views = [view(0, seed=1) for _ in range(7)]
+    covered = views[3][0].copy()
+    nose = views[3][1][mesh.NOSE_TIP, :2].astype(int)
+    cv2.circle(covered, tuple(int(v) for v in nose), 16, (0, 255, 0), -1)
+    views[3] = covered, views[3][1]
+    memory = TextureMemory.build(views, size=128)
+    drawn = memory.render(views[0][1], SIZE, read_expression(views[0][1]), np.arange(7) != 0)
+    patch = np.s_[nose[1] - 6 : nose[1] + 6, nose[0] - 6 : nose[0] + 6]
+    assert np.abs(drawn.image[patch] - views[0][0][patch]).mean() < 8
+
+
+def test_an_open_mouth_never_seen_is_hidden_and_not_trusted() -> None:
+    closed = view(0, seed=1)
+    wanted = view(0, mouth_cm=2.5)[1]
+    memory = TextureMemory.build([closed], size=128)
+    drawn = memory.render(wanted, SIZE, read_expression(wanted))
+    inside = geometry_map(wanted, SIZE)[..., 1] > 0.9
+    assert drawn.mask[inside].mean() < 0.3
+    assert np.abs(drawn.image[inside] - [70, 32, 32]).mean() < 20
+
+
+def test_neutral_ignores_talking_and_blinking() -> None:
+    rest = mesh.vertices()
+    talking = np.stack([view(0, mouth_cm=1.0 + 0.1 * k)[1] for k in range(7)])
+    shapes = np.concatenate([np.stack([read_expression(t).points for t in talking]), np.repeat(rest[None], 3, axis=0)])
+    assert np.abs(neutral_shape(shapes) - rest).max() < 0.05
+
+
+def test_spread_views_covers_the_extremes_first() -> None:
+    expressions = [read_expression(view(yaw)[1]) for yaw in (-40, -2, -1, 0, 1, 2, 40)]
+    assert {0, 6} <= set(spread_views(expressions, [1.0] * 7, 3))
+    assert len(spread_views(expressions, [1.0] * 7, 50)) == 7
+
+
+def test_geometry_map_has_the_area_of_the_openings() -> None:
+    landmarks = view(0, mouth_cm=2.0)[1]
+    areas = geometry_map(landmarks, SIZE).sum(axis=(0, 1))
+    eyes = sum(cv2.contourArea(landmarks[list(loop), :2]) for loop in (mesh.RIGHT_EYE, mesh.LEFT_EYE))
+    mouth = cv2.contourArea(landmarks[list(mesh.LIPS_INNER), :2])
+    # cv2 counts the outline's pixels as inside
+    assert eyes < areas[0] < eyes * 1.8
+    assert mouth < areas[1] < mouth * 1.4
+
+
+def test_arrays_bring_back_the_same_memory() -> None:
+    memory = TextureMemory.build([view(0), view(20)], size=64)
+    again = TextureMemory.from_arrays(memory.arrays())
+    expression = Expression(memory.neutral, np.zeros(2, np.float32))
+    assert np.array_equal(again.texture(expression)[0], memory.texture(expression)[0])
+    with pytest.raises(CheckpointError, match="texture memory"):
+        TextureMemory.from_arrays({k: v for k, v in memory.arrays().items() if k != "trust"})
+    assert memory.resized(32).size == 32

@@ -1,0 +1,151 @@
+"""Sizes, shapes and gradients of the networks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lib_vitface.errors import CheckpointError
+from lib_vitface.models.encoder import EncoderConfig, ViTEncoder
+from lib_vitface.models.saehd import SAEHD, SAEHDConfig, saehd_config
+from lib_vitface.models.swapper import (
+    PRESETS,
+    ViTSwapper,
+    ViTSwapperConfig,
+    build_model,
+    config_from_dict,
+    config_to_dict,
+)
+from lib_vitface.types import Batch
+
+TINY = ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
+
+
+def make_batch(size: int, clips: int = 2, length: int = 1) -> Batch:
+    torch.manual_seed(0)
+    shape = (clips, length)
+    return Batch(
+        torch.rand(*shape, 3, size, size),
+        torch.rand(*shape, 3, size, size),
+        torch.rand(*shape, 1, size, size),
+        torch.rand(*shape, 3, size, size),
+        torch.rand(*shape, 2, size, size),
+        torch.arange(clips) % 2,
+    )
+
+
+def parameters(model: torch.nn.Module) -> float:
+    return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("config", "millions"),
+    [
+        (saehd_config("saehd-df", 128), 41.4),
+        (saehd_config("saehd-liae", 128), 82.4),
+        (saehd_config("saehd-liae", 256), 145.3),
+    ],
+)
+def test_saehd_has_the_published_sizes(config: SAEHDConfig, millions: float) -> None:
+    with torch.device("meta"):
+        assert parameters(SAEHD(config)) == pytest.approx(millions, abs=0.05)
+
+
+def test_standard_preset_is_the_plans_vit() -> None:
+    with torch.device("meta"):
+        encoder = ViTEncoder(PRESETS["standard"].encoder)
+    vit = encoder.vit.config
+    assert (vit.image_size, vit.patch_size, vit.num_hidden_layers) == (256, 16, 12)
+    assert parameters(encoder) == pytest.approx(86, abs=1)  # ViT-Base
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_builds(preset: str) -> None:
+    with torch.device("meta"):
+        assert parameters(build_model(PRESETS[preset])) > 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [TINY, SAEHDConfig("saehd-df", 64, "ud", 16, 8, 8, 4), SAEHDConfig("saehd-liae", 64, "u", 16, 8, 8, 4)],
+    ids=["vit", "df-ud", "liae-u"],
+)
+@pytest.mark.parametrize("length", [1, 3])
+def test_shapes_and_ranges(config: ViTSwapperConfig | SAEHDConfig, length: int) -> None:
+    output = build_model(config)(make_batch(64, length=length))
+    assert output.image.shape == (2, length, 3, 64, 64)
+    assert output.mask.shape == (2, length, 1, 64, 64)
+    assert 0 <= float(output.mask.min()) <= float(output.mask.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [TINY, SAEHDConfig("saehd-df", 64, "ud", 16, 8, 8, 4), SAEHDConfig("saehd-liae", 64, "ud", 16, 8, 8, 4)],
+    ids=["vit", "df", "liae"],
+)
+def test_gradients_reach_every_parameter(config: ViTSwapperConfig | SAEHDConfig) -> None:
+    model = build_model(config)
+    for parameter in model.parameters():  # zero-initialised layers would stop gradients at first
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.02)
+    output = model(make_batch(64))
+    (output.image.square().mean() + output.mask.square().mean()).backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert idle == []
+
+
+def test_fresh_swapper_gives_the_reference_and_no_cover() -> None:
+    batch = make_batch(64)
+    output = ViTSwapper(TINY)(batch)
+    assert (output.image - batch.reference).abs().max() < 0.05
+    assert float(output.mask.min()) > 0.8
+
+
+def test_no_colour_of_the_driving_face_passes_the_mask_network() -> None:
+    model, batch = ViTSwapper(TINY), make_batch(64)
+    tokens = model.encoder(batch.image.flatten(0, 1))
+    direct = model.decoder(
+        *(t.flatten(0, 1) for t in (batch.reference, batch.reference_mask, batch.geometry)), tokens, batch.identity
+    )
+    assert torch.equal(direct, model(batch).image.flatten(0, 1))
+
+
+def test_a_clip_is_as_good_as_its_frames() -> None:
+    model, batch = ViTSwapper(TINY).eval(), make_batch(64, clips=2, length=3)
+    whole = model(batch).image
+    for t in range(3):
+        frame = Batch(
+            *(
+                v[:, t : t + 1]
+                for v in (batch.image, batch.reference, batch.reference_mask, batch.own_reference, batch.geometry)
+            ),
+            batch.identity,
+        )
+        assert torch.allclose(model(frame).image[:, 0], whole[:, t], atol=1e-5)
+
+
+def test_liae_source_uses_only_the_shared_bottleneck() -> None:
+    model = SAEHD(SAEHDConfig("saehd-liae", 64, "ud", 16, 8, 8, 4))
+    batch = make_batch(64, clips=2)
+    before = model(batch).image
+    torch.nn.init.zeros_(model.inter[1].spread.weight)
+    after = model(batch).image
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize(
+    "config", [*PRESETS.values(), saehd_config("saehd-df", 160)], ids=lambda c: f"{c.kind}-{c.resolution}"
+)
+def test_configuration_survives_json(config: ViTSwapperConfig | SAEHDConfig) -> None:
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "values", [{"kind": "gan"}, {}, {"kind": "vit", "encoder": {"heads": 3}}, {"kind": "saehd-df", "x": 1}]
+)
+def test_unknown_configuration_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError):
+        config_from_dict(values)

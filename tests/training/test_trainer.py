@@ -1,0 +1,187 @@
+"""Training: it learns, stops, resumes exactly, survives bad steps, refuses what it must."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lib_vitface.errors import Cancelled, CheckpointError, NoFaceError, ViTFaceError
+from lib_vitface.options import build
+from lib_vitface.training import trainer
+from lib_vitface.training.checkpoint import back_up, open_model
+from lib_vitface.training.settings import TrainOptions
+from lib_vitface.training.trainer import LOG, train
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def options(facesets: tuple[Path, Path], model: Path, **changes: Any) -> TrainOptions:
+    values = {
+        "source": facesets[0], "target": facesets[1], "model": model, "steps": 6, "batch": 4, "views": 6,
+        "precision": "float32", "device": "cpu", "preview_steps": 0, **changes,
+    }  # fmt: skip
+    return build(TrainOptions, values)
+
+
+def weights(model: Path) -> dict[str, torch.Tensor]:
+    return load_file(model / open_model(model).files["weights"])
+
+
+def stop_at(step: int) -> Any:
+    def tick(done: float, total: float, note: str = "") -> None:
+        if note.startswith(f"step {step},"):
+            raise Cancelled("enough")
+
+    return tick
+
+
+@pytest.mark.parametrize("encoder", ["vit", "saehd-df"])
+def test_resumed_training_gives_the_same_weights(facesets: tuple[Path, Path], tmp_path: Path, encoder: str) -> None:
+    extra = {"encoder": encoder, "resolution": 64}
+    train(options(facesets, tmp_path / "whole", **extra))
+    with pytest.raises(Cancelled):
+        train(options(facesets, tmp_path / "parts", **extra), stop_at(2))
+    assert open_model(tmp_path / "parts").step == 2
+    train(options(facesets, tmp_path / "parts", **extra))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+
+@pytest.mark.parametrize(("encoder", "term"), [("saehd-df", "total"), ("vit", "mask")])
+def test_it_learns(facesets: tuple[Path, Path], tmp_path: Path, encoder: str, term: str) -> None:
+    """The autoencoder learns the faces, the vit (whose reference is nearly right from the start) what covers them."""
+    train(options(facesets, tmp_path / "m", steps=50, encoder=encoder, resolution=64, learning_rate=2e-3, covers=1))
+    lines = [json.loads(line) for line in (tmp_path / "m" / LOG).read_text().splitlines()]
+    assert np.mean([line[term] for line in lines[-10:]]) < 0.8 * np.mean([line[term] for line in lines[:10]])
+
+
+def test_other_seed_other_weights(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(options(facesets, tmp_path / str(seed), seed=seed, steps=1))
+    a, b = weights(tmp_path / "0"), weights(tmp_path / "1")
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
+def test_minutes_stop_it(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    result = train(options(facesets, tmp_path / "m", steps=None, minutes=0.05))
+    assert 0.05 <= result["minutes"] < 0.5
+
+
+def test_patience_stops_it(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    # a learning rate that can only harm: the first save stays the best
+    result = train(
+        options(
+            facesets,
+            tmp_path / "m",
+            steps=400,
+            learning_rate=0.1,
+            clip=0,
+            save_minutes=0.01,
+            patience=1,
+            averaging=0,
+            warm_up=0,
+        )
+    )
+    assert result["step"] < 400
+
+
+def test_a_step_without_finite_loss_changes_nothing(
+    facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(options(facesets, tmp_path / "good", steps=2))
+    real = trainer._Loop.losses
+
+    def broken(self: Any, samples: Any) -> dict[str, torch.Tensor]:
+        terms = real(self, samples)
+        if self.run.step >= 2 and torch.is_grad_enabled():
+            terms["total"] = terms["total"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(trainer._Loop, "losses", broken)
+    train(options(facesets, tmp_path / "bad", steps=2))
+    before = load_file(tmp_path / "bad" / open_model(tmp_path / "bad").files["state"])
+    train(options(facesets, tmp_path / "bad", steps=4))
+    after = load_file(tmp_path / "bad" / open_model(tmp_path / "bad").files["state"])
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("model."))
+    with pytest.raises(ViTFaceError, match="diverged"):
+        train(options(facesets, tmp_path / "bad", steps=200))
+
+
+def test_gradient_clipping_bounds_the_step(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    results = {}
+    for clip in (0.0, 1e-9):
+        train(
+            options(facesets, tmp_path / str(clip), steps=3, clip=clip, encoder="saehd-df", resolution=64, averaging=0)
+        )
+        results[clip] = weights(tmp_path / str(clip))
+    assert any(not torch.equal(results[0.0][k], results[1e-9][k]) for k in results[0.0])
+
+
+def test_previews_and_backups_are_written(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    shown = []
+    train(
+        options(facesets, tmp_path / "m", steps=4, preview_steps=2),
+        publish=lambda path, image: shown.append((path, image)),
+    )
+    assert [p.name for p, _ in shown] == ["step-00000002.png", "step-00000004.png", "step-00000004.png"]
+    assert shown[0][1].shape[0] == 4 * 64
+    place = back_up(open_model(tmp_path / "m"))
+    assert open_model(place).step == 4
+    assert open_model(place).tensors("weights")
+
+
+def test_another_architecture_or_consent_is_refused(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    train(options(facesets, tmp_path / "m", steps=1), consent_id="a")
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train(options(facesets, tmp_path / "m", steps=2, encoder="saehd-df", resolution=64), consent_id="a")
+    with pytest.raises(CheckpointError, match="another consent"):
+        train(options(facesets, tmp_path / "m", steps=2), consent_id="b")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "index", "version", "not json"])
+def test_damaged_model_is_named(facesets: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
+    train(options(facesets, tmp_path / "m", steps=1))
+    path = tmp_path / "m" / open_model(tmp_path / "m").files["state"]
+    index = tmp_path / "m" / "model.json"
+    data = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(data[:-100])
+    elif damage == "flipped":
+        data[-50] ^= 1
+        path.write_bytes(data)
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "index":
+        index.unlink()
+        with pytest.raises(CheckpointError, match="no model"):
+            open_model(tmp_path / "m")
+        return
+    elif damage == "version":
+        index.write_text(index.read_text().replace('"version": 1', '"version": 99'))
+    else:
+        index.write_text("{")
+    with pytest.raises(CheckpointError, match="m"):
+        train(options(facesets, tmp_path / "m", steps=2))
+
+
+def test_empty_faceset_is_refused(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    from conftest import write_faceset
+
+    write_faceset(tmp_path / "empty", 3, count=0)
+    with pytest.raises(NoFaceError, match="no usable face"):
+        train(options((tmp_path / "empty", facesets[1]), tmp_path / "m"))
+
+
+def test_bfloat16_learns_as_float32_does(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        result = train(options(facesets, tmp_path / precision, steps=40, precision=precision, learning_rate=1e-3))
+        losses[precision] = result["held_out_loss"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
