@@ -34,9 +34,14 @@ def python_problem(version: tuple[int, int]) -> str | None:
     if OLDEST <= version <= NEWEST:
         return None
     names = [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
-    there = [name for name in names if shutil.which(name)]
+    there = [name for name in names if shutil.which(name) and runs(name)]
     remedy = f"try `{there[0]} start.py`" if there else "install one from https://www.python.org"
     return f"ViTFace needs Python 3.10, 3.11 or 3.12; this is {version[0]}.{version[1]}: {remedy}."
+
+
+def runs(program: str) -> bool:
+    """Whether a Python starts; a pyenv shim is there also for versions that are not."""
+    return subprocess.run([program, "-c", ""], capture_output=True).returncode == 0
 
 
 def venv_folder(environment: dict[str, str]) -> Path:

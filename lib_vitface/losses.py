@@ -8,6 +8,7 @@ picture with a small mask counts as much as one with a large mask.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -112,8 +113,11 @@ def _at_places(weight: Tensor | None, step: int) -> Tensor | None:
     return None if weight is None else weight[..., RADIUS:-RADIUS:step, RADIUS:-RADIUS:step]
 
 
-def _no_autocast(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
+def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    try:
+        return torch.autocast(x.device.type, enabled=False)
+    except RuntimeError:  # a device this torch has no autocast for (mps before 2.5): nothing to switch off
+        return nullcontext()
 
 
 def dssim(output: Tensor, target: Tensor, weight: Tensor | None = None, *, scales: int = 1, step: int = 1) -> Tensor:

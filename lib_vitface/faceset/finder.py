@@ -25,8 +25,8 @@ from lib_vitface.types import Face, Floats, Image
 SMALL, BLURRED, COVERED = "small", "blurred", "covered"
 
 _FOLLOW_EVERY = 3  # frames farther apart than this are too different to follow landmarks
-_HANDS_EVERY = 2  # looked-at frames between searches for hands
-_STILL_LOOKS = 3
+_HANDS_EVERY = 4  # looked-at frames between searches for hands
+_STILL_LOOKS = 2
 _SAME_PLACE = 0.6  # overlap from which two followed faces have become one
 
 
@@ -54,11 +54,12 @@ class Finder:
             finder.reset()
 
     def _hands_near(self, picture: Picture, face: Face, number: int) -> list[parse.Hand]:
-        """Hands about the face; those of a still picture are searched in every square the finder knows, not one at a time."""
+        """Hands about the face. In a stream of close frames they are searched now and then and followed between; a still
+        picture is searched in two squares at once."""
         if number not in self._hand_finders:
-            self._hand_finders[number] = parse.HandFinder(every=1 if picture.still else _HANDS_EVERY)
+            self._hand_finders[number] = parse.HandFinder()
         finder = self._hand_finders[number]
-        finder.every = 1 if picture.still else _HANDS_EVERY
+        finder.every = _HANDS_EVERY if self._follow and not picture.still else 1
         hands: list[parse.Hand] = []
         for _ in range(_STILL_LOOKS if picture.still else 1):
             hands = finder(picture.image, extent(face))

@@ -38,6 +38,7 @@ _WEIGHTS = {
     "bt2020": (0.2627, 0.0593),
 }
 _FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+_NAMED_POSITIONS = av.library_versions["libavfilter"] >= (10, 4)  # FFmpeg 7.1 names them and frowns upon the numbers
 _GIF = "palettegen=stats_mode=single:reserve_transparent=1"
 
 
@@ -88,10 +89,12 @@ def _graph(width: int, height: int, pixel_format: str, filters: list[tuple[str, 
     return graph
 
 
-def _chroma(side: str, pixel_format: str, horizontal: int = 0) -> str:
-    """Where the chroma of a subsampled format sits (256 = one pixel), for the `in` or the `out` side of a scale filter."""
+def _chroma(side: str, pixel_format: str, centred: bool = False) -> str:
+    """Where the chroma of a subsampled format sits, for the `in` or the `out` side of a scale filter."""
     kind = av.VideoFormat(pixel_format, 16, 16)
-    across = f":{side}_h_chr_pos={horizontal}" if kind.chroma_width(16) < 16 else ""
+    if _NAMED_POSITIONS:
+        return f":{side}_chroma_loc={'center' if centred else 'left'}" if kind.chroma_width(16) < 16 else ""
+    across = f":{side}_h_chr_pos={128 if centred else 0}" if kind.chroma_width(16) < 16 else ""  # 256 = one pixel
     return across + (f":{side}_v_chr_pos=128" if kind.chroma_height(16) < 16 else "")
 
 
@@ -105,7 +108,7 @@ class RgbReader:
     def __init__(self, matrix: str, full: bool, width: int, height: int, alpha: bool, centred: bool = False) -> None:
         self._size = f"w={width}:h={height}"
         self._tags = f"in_color_matrix={matrix}:in_range={'pc' if full else 'tv'}"
-        self._position = 128 if centred else 0
+        self._centred = centred
         self._wants_alpha = alpha
         self._key: tuple[int, int, str] | None = None
         self._color: Any = None
@@ -128,7 +131,7 @@ class RgbReader:
         return image, np.array(self._alpha.pull().to_ndarray(), order="C")
 
     def _build(self, width: int, height: int, pixel_format: str) -> None:
-        tags = "in_range=pc" if is_rgb(pixel_format) else self._tags + _chroma("in", pixel_format, self._position)
+        tags = "in_range=pc" if is_rgb(pixel_format) else self._tags + _chroma("in", pixel_format, self._centred)
         scale = f"{self._size}:{tags}:out_range=pc:{_FLAGS}"
         self._color = _graph(width, height, pixel_format, [("scale", scale), ("format", "pix_fmts=rgb24")])
         self._alpha = None

@@ -178,7 +178,8 @@ def _decode(container: Any, stream: Any, path: Path, expected: int | None = None
 
 def _decoder(stream: Any) -> Any:
     """The stream's own decoder, or the one that also reads the alpha of WebM."""
-    name = _ALPHA_DECODERS.get(codec_name(stream)) if stream.metadata.get("alpha_mode") == "1" else None
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    name = _ALPHA_DECODERS.get(codec_name(stream)) if tags.get("alpha_mode") == "1" else None
     if name is None:
         return stream.codec_context
     try:

@@ -144,6 +144,8 @@ class _FileSink:
         self._colors = RgbWriter(info, plan.pixel_format, plan.keeps_alpha, plan.codec)
         self._times: deque[Fraction] = deque()
         self._pts = -1
+        self._first: int | None = None
+        self._dts: int | None = None
         temporary.touch()  # tells at once whether the place can be written to
         options = muxer_options(plan.muxer, self._tick, metadata)
         self._container = av.open(location(temporary), "w", format=plan.muxer, container_options=options)
@@ -178,7 +180,7 @@ class _FileSink:
             self._pts = max(self._pts + 1, round(self._times.popleft() / self._tick))
             picture.pts, picture.time_base = self._pts, self._tick
             try:
-                packets = self._stream.encode(picture)
+                self._mux(self._stream.encode(picture))
             except (FFmpegError, ValueError) as error:
                 if self._stream.codec_context.is_open:
                     raise
@@ -187,11 +189,20 @@ class _FileSink:
                     f"{self._plan.encoder} cannot encode {size} pixels as {self._plan.pixel_format} ({error}); "
                     "choose another codec."
                 ) from error
-            self._container.mux(packets)
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        """Hands packets on. x265 leaves the decoding times of clips shorter than its look-ahead uninitialised: mended here."""
+        for packet in packets:
+            self._first = packet.pts if self._first is None else self._first
+            low = self._first - (self._pts - self._first)  # a real delay is never longer than what was sent so far
+            if packet.dts is None or not low <= packet.dts <= packet.pts:
+                packet.dts = min(packet.pts, low if self._dts is None else max(low, self._dts + 1))
+            self._dts = packet.dts
+            self._container.mux_one(packet)
 
     def close(self) -> None:
         self._encode(self._colors.flush())
-        self._container.mux(self._stream.encode(None))
+        self._mux(self._stream.encode(None))
         self._container.close()
 
     def abort(self) -> None:

@@ -173,12 +173,17 @@ def _distribution(record: Record, source: Sequence[SourceFace]) -> dict[str, Any
         target = np.stack([f.features[space][1] for f in record.frames])
         own = np.stack([face.features[space] for face in source])
         counts = {"frames": len(result), "source_faces": len(own), "dimensions": result.shape[1]}
-        for kind, measure in (("frechet", distribution.feature_frechet), ("kernel", distribution.kernel_distance)):
+        # Embeddings are unit vectors: at this length the kernel is (cosine + 1)^3; unscaled it would see the means only.
+        length = 1.0 if space == "inception" else math.sqrt(result.shape[1])
+        for kind, measure, by in (
+            ("frechet", distribution.feature_frechet, 1.0),
+            ("kernel", distribution.kernel_distance, length),
+        ):
             enough = min(len(result), len(own)) >= 2
             found[f"{kind}_{space}"] = {
-                "result_to_source": measure(result, own) if enough else None,
-                "target_to_source": measure(target, own) if enough else None,
-                "result_to_target": measure(result, target) if enough else None,
+                "result_to_source": measure(by * result, by * own) if enough else None,
+                "target_to_source": measure(by * target, by * own) if enough else None,
+                "result_to_target": measure(by * result, by * target) if enough else None,
                 **counts,
             }
     return found

@@ -23,6 +23,13 @@ _LABEL_PX = 26
 _PAPER, _INK = 255, (40, 40, 40)
 _RESULT, _TARGET, _SOURCE = "#c2410c", "#0f766e", "#6d28d9"
 
+_ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1),
+    "frameon": False,
+    "fontsize": 8,
+}  # off the curves
+
 _TITLES = {
     "share_nearer_source": "frames nearer to the source than to the target",
     "landmark_distance_median": "median landmark distance / distance between the eyes",
@@ -167,7 +174,7 @@ def _curves(found: Mapping[str, Any], per_frame: Mapping[str, Sequence[Any]]) ->
     for lost in per_frame["lost_s"]:
         axes[0].axvline(lost, color="#b91c1c", lw=0.5, alpha=0.5)
     axes[0].set_ylabel("identity cosine")
-    axes[0].legend(ncols=4, fontsize=8, loc="lower left")
+    axes[0].legend(**_ABOVE, ncols=4)
     axes[1].plot(times, _numbers(per_frame["landmark_distance"]), color=_RESULT)
     axes[1].set_ylabel("landmark distance")
     axes[1].set_ylim(bottom=0)
@@ -177,7 +184,7 @@ def _curves(found: Mapping[str, Any], per_frame: Mapping[str, Sequence[Any]]) ->
     axes[2].set_ylabel("flicker (grey levels)")
     axes[2].set_ylim(bottom=0)
     axes[2].set_xlabel("time (s)")
-    axes[2].legend(fontsize=8)
+    axes[2].legend(**_ABOVE, ncols=2)
     return _svg(figure)
 
 
@@ -188,8 +195,10 @@ def _by_yaw(found: Mapping[str, Any]) -> str:
     for shift, name, colour in ((-0.2, "source_cosine", _SOURCE), (0.2, "target_cosine", _TARGET)):
         axes.bar(places + shift, [b[name] for b in bins], 0.38, color=colour, label=name.replace("_", " "))
     axes.set_xticks(places, [f"{b['yaw_deg'][0]}–{b['yaw_deg'][1]}°\n{b['frames']} frames" for b in bins])
+    axes.set_xlim(-0.6, max(len(bins), 4) - 0.4)
     axes.set_xlabel("how far the head is turned")
-    axes.legend(fontsize=8)
+    axes.set_ylabel("identity cosine")
+    axes.legend(**_ABOVE, ncols=2)
     return _svg(figure)
 
 

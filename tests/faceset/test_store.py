@@ -175,21 +175,42 @@ def test_the_same_face_is_indexed_once(make_faceset: Maker) -> None:
 
 def test_sightings_add_up(make_faceset: Maker) -> None:
     faceset = make_faceset(2)
-    faceset.saw_again({1: 3})
-    faceset.saw_again({1: 1, 2: 5})
+    faceset.decide([], [], [], {}, again={1: 3})
+    faceset.add(1, [], Progress(2, again={(0, 0): 1, (1, 0): 5, (9, 9): 7}))
     assert faceset.columns("seen")["seen"].tolist() == [5, 6]
 
 
-def test_forgetting_erases_biometrics_and_pictures(make_faceset: Maker) -> None:
+def test_erasing_leaves_the_row_but_no_biometrics_and_no_picture(make_faceset: Maker) -> None:
     faceset = make_faceset(3, pictures=True)
-    faceset.decide([1, 2, 3], [0, 1, 0], ["", "stranger", "surplus"], {})
-    assert faceset.forget("stranger") == 1
+    faceset.decide([1, 2, 3], [0, 1, 0], ["", "stranger", "surplus"], {}, erase=("stranger",))
+    assert faceset.sweep() == 1
     stranger = next(faceset.records(ids=[2]))
-    assert stranger.embedding.size == 0 and stranger.landmarks.shape == (0, 3) and stranger.image == ""
+    assert stranger.embedding.size == 0 and stranger.landmarks.shape == (0, 3)
+    assert stranger.image == "" and stranger.fingerprint == 0
     assert sorted(p.name for p in (faceset.path / IMAGES).iterdir()) == ["00000000.png", "00000002.png"]
     assert faceset.dropped() == {"stranger": 1, "surplus": 1}
-    assert len(faceset.embeddings(kept=None)) == 2
-    assert faceset.forget("stranger") == 0
+    assert len(faceset.embeddings(kept=None)) == 2 == faceset.stored()
+    assert faceset.columns("id", kept=None, whole=True)["id"].tolist() == [1, 3]
+    assert [r.id for r in faceset.window(1, 5)] == [1, 3]
+
+
+def test_the_window_is_the_last_faces_of_one_input(make_faceset: Maker) -> None:
+    faceset = make_faceset(6)
+    other = faceset.add_input("/other.mp4", "1")
+    faceset.add(other, [make_record(50)], Progress(1))
+    assert [r.frame for r in faceset.window(1, 3)] == [3, 4, 5]
+    assert [r.frame for r in faceset.window(other, 3)] == [50]
+
+
+def test_an_input_that_changed_loses_its_faces(make_faceset: Maker) -> None:
+    faceset = make_faceset(2)
+    other = faceset.add_input("/other.mp4", "1", "anna")
+    faceset.add(other, [make_record(7)], Progress(8, frames=8, found=1, drops={"small": 2}, done=True))
+    assert faceset.add_input("/other.mp4", "1") == other and faceset.count() == 3
+    assert faceset.add_input("/other.mp4", "2") == other and faceset.count() == 2 == faceset.stored()
+    row = faceset.inputs()[1]
+    assert (row["next_frame"], row["done"], row["frames"], row["stamp"]) == (0, 0, 0, "2")
+    assert faceset.dropped() == {}
 
 
 def test_sweep_removes_only_what_the_index_does_not_know(make_faceset: Maker) -> None:

