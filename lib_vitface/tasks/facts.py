@@ -29,7 +29,11 @@ def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
     problems = []
     facts = device.describe(device.pick_device(host.device)) if util.find_spec("torch") else device.describe()
     packages = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
-    problems += [f"Package {_DISTRIBUTIONS.get(n, n)} is missing: pip install {_DISTRIBUTIONS.get(n, n)}" for n in NEEDED if not packages[n]]
+    problems += [
+        f"Package {_DISTRIBUTIONS.get(n, n)} is missing: pip install {_DISTRIBUTIONS.get(n, n)}"
+        for n in NEEDED
+        if not packages[n]
+    ]
     weights = []
     for asset in assets.ASSETS.values():
         path = assets.find(asset.name)

