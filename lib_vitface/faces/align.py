@@ -152,6 +152,13 @@ def apply(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.hstack([flat, depth])
 
 
+def scale_points(points: Floats, before: int, after: int) -> Floats:
+    """Landmarks `[N, 2]` or `[N, 3]` of a square picture of `before` px after it was resized to `after` px."""
+    scale = after / before
+    shift = 0.5 * scale - 0.5
+    return apply(np.array([[scale, 0, shift], [0, scale, shift]]), points).astype(np.float32)
+
+
 def invert(matrix: Matrix) -> Matrix:
     """`b_to_a` of an `a_to_b`."""
     linear = np.linalg.inv(matrix[:, :2])

@@ -7,18 +7,15 @@ where facexlib and its weights are there (`FacexlibParser`), and whatever differ
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.assets import locate
-from lib_vitface.errors import InputError, MissingDependencyError
+from lib_vitface.errors import InputError
 from lib_vitface.faces import align, mesh
 from lib_vitface.types import Floats, Image, Mask, Matrix
 

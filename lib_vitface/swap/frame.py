@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from lib_vitface import device as devices
-from lib_vitface.faces.align import apply, crop_matrix, warp
+from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
+from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, place_expression, read_expression
+from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.swapper import build_model
-from lib_vitface.training.checkpoint import Checkpoint, open_model
-from lib_vitface.training.data import hull, scale_points
 from lib_vitface.types import Batch, Face, Floats, Image, Mask, Matrix
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
@@ -161,5 +161,5 @@ class ModelSwapper:
             )
         if side != self.size:
             mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
-        area = hull(placed.landmarks, side).astype(np.float32) / 255
+        area = hull_mask(placed.landmarks, (side, side), feather_px=2.0)
         return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), np.clip(mask, 0, 1) * area, placed.matrix)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from lib_vitface.errors import NoFaceError
 from lib_vitface.faces import mesh
+from lib_vitface.faces.align import scale_points
+from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, read_expression, spread_views
 from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
@@ -104,10 +106,10 @@ def load_person(
     near = _neighbours([(r.source, float(r.time)) for r in records], chosen)
     for index in range(len(records)):
         tick(index, len(records), "drawing references")
-        shape = hull(landmarks[index], resolution)
+        shape = hull_mask(landmarks[index], (resolution, resolution), feather_px=2.0)
         openings = geometry_map(landmarks[index], resolution)
         for variant in range(count):
-            layers[variant, index, ..., 1] = shape
+            layers[variant, index, ..., 1] = shape * 255
             layers[variant, index, ..., 2:] = openings * 255
             if references:
                 random = np.random.default_rng((seed, index, variant))
@@ -124,22 +126,6 @@ def load_person(
 def _resize(image: Image, size: int) -> Image:
     method = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_CUBIC
     return image if image.shape[0] == size else cv2.resize(image, (size, size), interpolation=method)
-
-
-def scale_points(points: Floats, before: int, after: int) -> Floats:
-    """Landmarks of a square picture after it was resized; pixel centres are at integers."""
-    scale = after / before
-    moved = points * np.float32(scale)
-    moved[:, :2] += np.float32(0.5 * scale - 0.5)
-    return moved
-
-
-def hull(landmarks: Floats, size: int) -> Image:
-    """Area of the face mesh, uint8 `[S, S]` 0 or 255 with a soft edge of a pixel."""
-    picture = np.zeros((size, size), np.uint8)
-    outline = cv2.convexHull(np.round(landmarks[:, :2] * 16).astype(np.int32))
-    cv2.fillConvexPoly(picture, outline, 255, cv2.LINE_AA, shift=4)
-    return picture
 
 
 def _neighbours(times: Sequence[tuple[str, float]], chosen: Sequence[int]) -> NDArray[np.bool_]:

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from lib_vitface.errors import Cancelled, CheckpointError, NoFaceError, ViTFaceError
+from lib_vitface.models.checkpoint import back_up, open_model
 from lib_vitface.options import build
 from lib_vitface.training import trainer
-from lib_vitface.training.checkpoint import back_up, open_model
 from lib_vitface.training.settings import TrainOptions
 from lib_vitface.training.trainer import LOG, train
 
