@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     progress = _Progress(quiet=given._quiet)
     try:
         task = TASKS[given.task]
-        ready = options.build(task.options, values)
+        ready: Any = options.build(task.options, values)
         from lib_vitface.types import Host
 
         with progress:

@@ -71,8 +71,8 @@ def write_video(
 ) -> Path:
     """A video of `frames` (how many synthetic ones, or RGB/RGBA arrays; or ready `av.VideoFrame`s).
 
-    `audio` names an audio encoder ("aac", "libopus", "pcm_s16le", ...); `times` gives presentation times in seconds (variable frame rate);
-    `tags` are (range, matrix, primaries, transfer); `rotation_deg` is written into the display matrix of MP4/MOV files.
+    `audio` names an audio encoder ("aac", "libopus", "pcm_s16le", ...); `times` gives presentation times in seconds (variable
+    frame rate); `tags` are (range, matrix, primaries, transfer); `rotation_deg` is written into the display matrix of MP4/MOV files.
     """
     arrays = [synthetic_frame(i, *size) for i in range(frames)] if isinstance(frames, int) else list(frames)
     rate = Fraction(fps)
@@ -81,7 +81,9 @@ def write_video(
     first = arrays[0]
     width, height = (first.width, first.height) if isinstance(first, av.VideoFrame) else first.shape[1::-1]
     with av.open(str(path), "w", container_options=container_options or {}) as container:
-        stream = container.add_stream(codec or _SUFFIX_CODEC.get(path.suffix, "libx264"), rate=rate, options=options or {})
+        stream = container.add_stream(
+            codec or _SUFFIX_CODEC.get(path.suffix, "libx264"), rate=rate, options=options or {}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = tick
         stream.codec_context.thread_count = 1

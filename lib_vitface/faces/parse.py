@@ -1,12 +1,12 @@
 """What belongs to the face and what lies before it, as masks `[H, W]` float32 0..1 in crop space.
 
-Four independent sources: the mesh (`hull_mask`, `region_mask`), hands (`HandFinder`, `hand_mask`), a face-parsing network
-where facexlib and its weights are there (`FacexlibParser`), and whatever differs from what the person should look like
-(`residual_evidence`, `occlusion_masks`). Each gives a mask; who blends decides how to combine them.
+Three independent sources: the mesh (`hull_mask`, `region_mask`), hands (`HandFinder`, `hand_mask`), and whatever differs from
+what the person should look like (`residual_evidence`). Each gives a mask; who blends decides how to combine them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,7 +75,7 @@ def _raised(points: NDArray[np.float64], forehead: float) -> NDArray[np.float64]
 
 def _inside(filled: NDArray[np.uint8], point: NDArray[np.float64]) -> bool:
     """Whether a point is in the filled area; points outside the picture need no drawing."""
-    x, y = (int(round(float(v))) for v in point)
+    x, y = (round(float(v)) for v in point)
     return not (0 <= y < filled.shape[0] and 0 <= x < filled.shape[1]) or filled[y, x] > 0
 
 
@@ -96,7 +96,7 @@ def region_mask(
 def soft_edge(filled: NDArray[np.uint8], erode_px: float, feather_px: float) -> Mask:
     """A drawn area (0 or 255) moved inwards by `erode_px` (outwards if negative), its edge rising over `feather_px` inwards."""
     if erode_px == 0 and feather_px == 0:
-        return filled.astype(np.float32) / 255
+        return (filled / 255).astype(np.float32)
     # A border of one pixel: an area that leaves the picture must not end at the picture's edge.
     depth = cv2.distanceTransform(cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
     if erode_px < 0:
@@ -278,7 +278,7 @@ def hand_mask(
     for hand in hands:
         points = align.apply(matrix, hand.points) if matrix is not None else hand.points.astype(np.float64)
         _draw_hand(drawn, points)
-    mask = drawn.astype(np.float32) / 255
+    mask = (drawn / 255).astype(np.float32)
     return cv2.GaussianBlur(mask, (0, 0), soft_px) if soft_px > 0 else mask
 
 
@@ -288,7 +288,7 @@ def _draw_hand(drawn: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
     knuckles = max(across, 0.55 * length)  # seen from the side the knuckles lie behind each other
     for finger in _FINGERS:
         width = knuckles * (_THUMB_WIDTH if finger[0] == 1 else _FINGER_WIDTH)
-        for part, (a, b) in enumerate(zip(finger, finger[1:], strict=False)):
+        for part, (a, b) in enumerate(itertools.pairwise(finger)):
             _stroke(drawn, points[a], points[b], width * (1 - 0.08 * part))
     palm = points[list(_PALM)]
     _fill(drawn, cv2.convexHull(palm.astype(np.float32))[:, 0])
@@ -299,7 +299,7 @@ def _draw_hand(drawn: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
 
 
 def _stroke(drawn: NDArray[np.uint8], a: NDArray[np.float64], b: NDArray[np.float64], width: float) -> None:
-    start, end = ([int(round(float(v) * (1 << _SHIFT))) for v in p] for p in (a, b))
+    start, end = ([round(float(v) * (1 << _SHIFT)) for v in p] for p in (a, b))
     thick = min(max(1, round(width)), 32767)
     cv2.line(drawn, (start[0], start[1]), (end[0], end[1]), 255, thick, cv2.LINE_AA, _SHIFT)
 

@@ -37,6 +37,7 @@ class Faceset:
         self.path = Path(path)
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
+        self._file: tuple[int, int] | None = None
 
     # making and opening
 
@@ -75,7 +76,7 @@ class Faceset:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_connection": None, "_owner": 0}
+        return {"path": self.path, "_connection": None, "_owner": 0, "_file": None}
 
     # reading
 
@@ -215,9 +216,12 @@ class Faceset:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """This process's connection; a forked child must not use its parent's."""
+        """This process's connection; a forked child must not use its parent's. An index that was replaced is opened anew."""
+        index = self.path / INDEX
+        if self._connection is not None and _identity(index) != self._file:
+            self.close()
         if self._connection is None or self._owner != os.getpid():
-            index = self.path / INDEX
+            self._file = _identity(index)
             # A WAL index needs a writable folder even for reading, unless it is declared to be at rest.
             way = "mode=rw" if os.access(self.path, os.W_OK) and os.access(index, os.W_OK) else "immutable=1"
             uri = f"{index.resolve().as_uri()}?{way}"
@@ -234,6 +238,15 @@ class Faceset:
 
     def _value(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies at a path; another one after it was replaced."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _where(kept: bool | None) -> str:

@@ -32,6 +32,8 @@ _MAX_BLENDED = 6  # views that share one region of one frame
 _AGREEMENT_WIDTH = 18.0  # grey levels of low-frequency difference to the median view that halve a texel's weight
 _MOUTH_COLOR = np.array([70, 32, 32], np.float32)
 _SHIFT = 4  # fractional bits of polygon coordinates
+_REACH_PX = 2.0  # how far beyond its triangle a pixel may be sampled
+_KNOWN = 0.45  # trust of the mouth's inside from which nothing is added to it
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,19 @@ def _atlas_triangles(size: int) -> NDArray[np.int32]:
     return _draw_triangles(_atlas(size), size, depth=False)
 
 
+@lru_cache(maxsize=4)
+def _nearest_triangles(size: int) -> NDArray[np.int32]:
+    """As `_atlas_triangles`, with the nearest triangle where there is none: a picture sampled at the mesh's very edge then
+    finds skin that goes on, not the colour of nowhere."""
+    seen = _atlas_triangles(size)
+    _, label = cv2.distanceTransformWithLabels(
+        (seen < 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    order = np.zeros(int(label.max()) + 1, np.int32)
+    order[label[seen >= 0]] = seen[seen >= 0]
+    return order[label]
+
+
 def _pixel_map(
     seen: NDArray[np.int32], wanted: NDArray[np.floating], given: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -109,7 +124,13 @@ def _pixel_map(
     picked = affine[np.maximum(seen, 0)]
     x = picked[..., 0, 0] * columns + picked[..., 1, 0] * rows + picked[..., 2, 0]
     y = picked[..., 0, 1] * columns + picked[..., 1, 1] * rows + picked[..., 2, 1]
-    return x, y
+    # A triangle seen nearly edge-on stretches the little rounding of its border to any length.
+    shape = given[triangles][:, :, :2]
+    low, high = (shape.min(axis=1) - _REACH_PX)[seen], (shape.max(axis=1) + _REACH_PX)[seen]
+    return (
+        np.clip(x, low[..., 0], high[..., 0]).astype(np.float32),
+        np.clip(y, low[..., 1], high[..., 1]).astype(np.float32),
+    )
 
 
 def _facing(landmarks: Floats) -> Floats:
@@ -244,29 +265,37 @@ class TextureMemory:
         return total / weight[..., None], sure / weight
 
     def render(
-        self, landmarks: Floats, size: int, expression: Expression, allowed: NDArray[np.bool_] | None = None
+        self,
+        landmarks: Floats,
+        size: int,
+        expression: Expression,
+        allowed: NDArray[np.bool_] | None = None,
+        footage: Floats | None = None,
     ) -> Rendering:
-        """The person with `expression` (of this person's shape), drawn on a mesh at `landmarks` `[468, 3]` in a `size` px crop."""
+        """The person with `expression` (of this person's shape), drawn on a mesh at `landmarks` `[468, 3]` in a `size` px crop.
+
+        An open mouth of which no view is known shows what `footage` `[S, S, 3]` 0..255 (the driving crop) shows in its own.
+        """
         texture, trust = self.texture(expression, allowed)
         seen = _draw_triangles(landmarks, size, depth=True)
         x, y = _pixel_map(seen, landmarks, _atlas(self.size))
         image = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mask = cv2.remap(trust, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        self._hide_unknown_mouth(image, mask, landmarks)
+        self._fill_unknown_mouth(image, mask, landmarks, footage)
         covered = seen >= 0
         if covered.any():
             image[~covered] = image[covered].mean(axis=0)
         return Rendering(image, np.where(covered, mask, 0).astype(np.float32))
 
     @staticmethod
-    def _hide_unknown_mouth(image: Floats, trust: Mask, landmarks: Floats) -> None:
-        """Darken an open mouth of which no view is known: teeth stretched over it mislead the network more than nothing."""
+    def _fill_unknown_mouth(image: Floats, trust: Mask, landmarks: Floats, footage: Floats | None) -> None:
+        """Teeth of another opening, stretched, mislead the network more than the footage's own or the dark do."""
         inside = geometry_map(landmarks, image.shape[0])[..., 1]
         if not inside.any():
             return
         known = float((trust * inside).sum() / inside.sum())
-        amount = inside * np.clip(1 - known / 0.45, 0, 1)
-        image += (_MOUTH_COLOR - image) * amount[..., None]
+        amount = inside * np.clip(1 - known / _KNOWN, 0, 1)
+        image += ((_MOUTH_COLOR if footage is None else footage) - image) * amount[..., None]
 
     def resized(self, size: int) -> TextureMemory:
         """The same memory with a smaller or larger atlas."""
@@ -297,7 +326,7 @@ class TextureMemory:
 def _unwrap(image: Image, landmarks: Floats, size: int) -> tuple[NDArray[np.uint8], Mask]:
     """A crop in atlas space and how well each texel was seen (0..1)."""
     seen = _atlas_triangles(size)
-    x, y = _pixel_map(seen, _atlas(size), landmarks)
+    x, y = _pixel_map(_nearest_triangles(size), _atlas(size), landmarks)
     texture = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     facing = _facing(landmarks)[mesh.triangles()].mean(axis=1)[np.maximum(seen, 0)]
     height, width = image.shape[:2]

@@ -74,7 +74,7 @@ class ReferenceDecoder(nn.Module):
         x = F.pixel_unshuffle(torch.cat([reference * 2 - 1, trust, geometry], dim=1), 2)
         x = self.before[0](F.leaky_relu(self.stem(x), 0.2))
         skips = [x]
-        for shrink, block in zip(self.down, self.before[1:], strict=True):  # type: ignore[call-overload]
+        for shrink, block in zip(self.down, self.before[1:], strict=True):
             x = block(F.leaky_relu(shrink(x), 0.2))
             skips.append(x)
         if tokens.shape[-1] != x.shape[-1]:
@@ -108,6 +108,7 @@ class CoverDecoder(nn.Module):
         self.after = ResidualBlock(width)
         self.head = nn.Conv2d(width, 16, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, 3.0)  # uncovered until it has learned otherwise
 
     def forward(self, image: torch.Tensor, own_reference: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:

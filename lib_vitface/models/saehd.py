@@ -100,11 +100,9 @@ class _Decoder(nn.Module):
         x = code
         for grow, block in zip(self.up, self.residual, strict=True):
             x = block(grow(x))
-        if len(self.out) > 1:
-            # channel order that pixel_shuffle spreads into a 2x2 cell per colour
-            x = F.pixel_shuffle(torch.stack([o(x) for o in self.out], dim=2).flatten(1, 2), 2)
-        else:
-            x = self.out[0](x)
+        drawn = [layer(x) for layer in self.out]
+        # channel order that pixel_shuffle spreads into a 2x2 cell per colour
+        x = drawn[0] if len(drawn) == 1 else F.pixel_shuffle(torch.stack(drawn, dim=2).flatten(1, 2), 2)
         mask = code
         for grow in self.up_mask:
             mask = grow(mask)

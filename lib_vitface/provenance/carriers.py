@@ -155,7 +155,7 @@ def soft_bits(values: Spectrum, shift: Shift) -> Soft:
     known = carriers()
     projected = (values * (known.phase * known.turn(shift)).conj()).real
     rings = int(known.ring.max()) + 1
-    gain = np.bincount(known.ring[known.sync], projected[known.sync], rings)
-    gain /= np.maximum(np.bincount(known.ring[known.sync], minlength=rings), 1)
+    total = np.bincount(known.ring[known.sync], projected[known.sync], rings).astype(np.float64)
+    gain = total / np.maximum(np.bincount(known.ring[known.sync], minlength=rings), 1)
     weights = np.maximum(gain, 0.02)[known.ring[known.data]]
-    return np.bincount(known.bit, projected[known.data] * weights, CODED_BITS)
+    return np.bincount(known.bit, projected[known.data] * weights, CODED_BITS).astype(np.float64)

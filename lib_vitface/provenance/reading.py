@@ -69,7 +69,7 @@ def grey(image: Image, side: float = SIDE) -> Floats:
     """Luma 0..255 of RGB uint8 `[H, W, 3]` at the working size, float32."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"Only RGB pictures of 8 bits hold a mark, not {image.dtype} {image.shape}.")
-    height, width = canvas_size(*image.shape[:2], side)
+    height, width = canvas_size(image.shape[0], image.shape[1], side)
     shrinks = height <= image.shape[0]
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if shrinks:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lib_vitface import device as devices
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
@@ -99,7 +100,8 @@ class ModelSwapper:
         crop = warp(frame, matrix, side)
         landmarks = apply(matrix, face.landmarks).astype(np.float32)
         if not self.learned_reference:
-            return _Placed(matrix, crop, landmarks, crop.astype(np.float32), np.ones(crop.shape[:2], np.float32), crop)
+            plain = crop.astype(np.float32)
+            return _Placed(matrix, crop, landmarks, plain, np.ones(crop.shape[:2], np.float32), plain)
         seen = read_expression(landmarks)
         own_points = scale_points(landmarks, side, self.size)
         own = self.target_small.render(own_points, self.size, seen).image
@@ -109,7 +111,8 @@ class ModelSwapper:
             change = self.source.neutral - self.target.neutral
             if self.shape:
                 landmarks = place_expression(seen.points + self.shape * change, landmarks)
-            drawn = self.source.render(landmarks, side, Expression(seen.points + change, seen.angles))
+            wanted = Expression(seen.points + change, seen.angles)
+            drawn = self.source.render(landmarks, side, wanted, footage=crop.astype(np.float32))
         return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, own)
 
     def _side(self, face: Face) -> int:
@@ -122,11 +125,11 @@ class ModelSwapper:
     def _batch(self, placed: Sequence[_Placed]) -> Batch:
         size = self.size
 
-        def ready(pictures: Sequence[Floats]) -> torch.Tensor:
+        def ready(pictures: Sequence[NDArray[Any]]) -> torch.Tensor:
             stacked = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2), dtype=np.float32)
             return torch.from_numpy(stacked).to(self.device).to(memory_format=torch.channels_last).unsqueeze(1)
 
-        def small(picture: Floats) -> Floats:
+        def small(picture: NDArray[Any]) -> NDArray[Any]:
             return (
                 picture if picture.shape[0] == size else cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
             )
@@ -162,4 +165,5 @@ class ModelSwapper:
         if side != self.size:
             mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
         area = hull_mask(placed.landmarks, (side, side), feather_px=2.0)
-        return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), np.clip(mask, 0, 1) * area, placed.matrix)
+        shown = (np.clip(mask, 0, 1) * area).astype(np.float32)
+        return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), shown, placed.matrix)

@@ -33,7 +33,7 @@ class Task:
 
     @property
     def run(self) -> Callable[[Any, Host], dict[str, Any]]:
-        return getattr(import_module(self.module), self.name)  # type: ignore[no-any-return]
+        return getattr(import_module(self.module), self.name)
 
 
 _STEPS, _WHOLE, _FACTS = (f"lib_vitface.tasks.{name}" for name in ("steps", "whole", "facts"))

@@ -48,7 +48,9 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         for f in frames:
             seen = read_expression(target.landmarks[f])
             wanted = dataclasses.replace(seen, points=seen.points - target.memory.neutral + person.memory.neutral)
-            drawn.append(person.memory.render(target.landmarks[f], size, Expression(wanted.points, wanted.angles)))
+            expression = Expression(wanted.points, wanted.angles)
+            footage = target.images[f].astype(np.float32)
+            drawn.append(person.memory.render(target.landmarks[f], size, expression, footage=footage))
         reference = [np.clip(d.image, 0, 255) / 255 for d in drawn]
         trust = [d.mask[..., None] for d in drawn]
         own = [target.references[0, f].astype(np.float32) / 255 for f in frames]

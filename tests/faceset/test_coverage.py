@@ -10,16 +10,17 @@ import pytest
 
 from lib_vitface.errors import OutputError
 from lib_vitface.faceset import coverage
+from lib_vitface.faceset.select import YAW_EDGES
 from lib_vitface.faceset.writer import FacesetWriter
 from lib_vitface.types import Floats, Pose
 
 
 def complete() -> tuple[np.ndarray, Floats, Floats]:
-    """Ten faces of every view and expression there is."""
+    """Fifteen faces of every view; in the frontal ones five each with open mouth, smile, and closed eyes."""
     views = [(0, 0), (30, 0), (-30, 0), (60, 0), (-60, 0), (0, 20), (0, -20)]
-    pose = np.repeat(np.array(views, dtype=float), 10, axis=0)
+    pose = np.repeat(np.array(views, dtype=float), 15, axis=0)
     expression = np.tile(np.array([0, 0, 0, 0.3, 0.3, 0, 0], np.float32), (len(pose), 1))
-    expression[:5, 0], expression[5:10, 2], expression[:5, 3] = 0.5, 0.2, 0.1
+    expression[:5, 0], expression[5:10, 2], expression[10:15, 3] = 0.5, 0.2, 0.1
     light = np.tile(np.array([0.45, 0, 0, 0.2], np.float32), (len(pose), 1))
     return pose, expression, light
 
@@ -66,9 +67,13 @@ def test_the_picture_shows_where_faces_are(make_faceset: Callable[..., FacesetWr
     right = make_faceset(12, pictures=True, folder="right", pose=Pose(-60, 0, 0))
     a, b = coverage.picture(left), coverage.picture(right)
     assert a.dtype == np.uint8 and a.shape == b.shape and a.shape[2] == 3
-    colourful = [np.ptp(p.astype(int), axis=2)[60:520].sum(axis=0) for p in (a, b)]
-    middle = [float((c * np.arange(len(c))).sum() / c.sum()) for c in colourful]
-    assert middle[0] > a.shape[1] / 2 + 80 and middle[1] < a.shape[1] / 2 - 80
+    for shown, yaw_deg in ((a, 60), (b, -60)):
+        column = np.searchsorted(YAW_EDGES, yaw_deg, side="right") - 1
+        expected = shown.shape[1] * (0.09 + 0.88 * (column + 0.5) / (len(YAW_EDGES) - 1))
+        blue = (
+            np.flatnonzero(shown[..., 2].astype(int) - shown[..., 0] > 80) % shown.shape[1]
+        )  # only a full cell is dark
+        assert len(blue) > 2000 and abs(np.median(blue) - expected) < 8
 
 
 def test_saved_beside_the_index_and_empty_sets_say_so(make_faceset: Callable[..., FacesetWriter]) -> None:

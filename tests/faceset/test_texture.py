@@ -108,6 +108,32 @@ def test_spread_views_covers_the_extremes_first() -> None:
     assert len(spread_views(expressions, [1.0] * 7, 50)) == 7
 
 
+def test_an_unknown_open_mouth_shows_the_footages_own() -> None:
+    memory = TextureMemory.build([view(0)], size=128)
+    wanted = view(0, mouth_cm=2.5)[1]
+    footage = np.full((SIZE, SIZE, 3), 200, np.float32)
+    drawn = memory.render(wanted, SIZE, read_expression(wanted), footage=footage)
+    plain = memory.render(wanted, SIZE, read_expression(wanted))
+    inside = geometry_map(wanted, SIZE)[..., 1] > 0.995
+    assert inside.sum() > 50
+    assert np.abs(drawn.image[inside] - 200).max() < 3
+    outside = geometry_map(wanted, SIZE)[..., 1] == 0
+    assert np.array_equal(drawn.image[outside], plain.image[outside])
+
+
+def test_a_head_seen_from_the_side_has_no_specks_at_its_edge() -> None:
+    """A plain picture drawn under any turn is that plain picture: nothing from beyond the mesh or far away comes in."""
+    plain = np.full((SIZE, SIZE, 3), 120, np.uint8)
+    inside = posed_landmarks(Pose(0, 0, 0), SIZE)
+    cv2.fillConvexPoly(plain, cv2.convexHull(inside[:, :2].round().astype(np.int32)), (180, 140, 120))
+    grown = cv2.dilate(plain, np.ones((13, 13), np.uint8))  # the skin goes on a little beyond the mesh
+    memory = TextureMemory.build([(grown, inside)], size=256)
+    for yaw in (0, 20, 35, 50):
+        landmarks = posed_landmarks(Pose(yaw, 0, 0), SIZE)
+        drawn = memory.render(landmarks, SIZE, read_expression(landmarks))
+        assert np.abs(drawn.image[drawn.mask > 0] - [180, 140, 120]).max() < 3, yaw
+
+
 def test_geometry_map_has_the_area_of_the_openings() -> None:
     landmarks = view(0, mouth_cm=2.0)[1]
     areas = geometry_map(landmarks, SIZE).sum(axis=(0, 1))

@@ -56,7 +56,9 @@ def rgb_of(planes: np.ndarray, code: int, full: bool) -> np.ndarray:
     """Exact RGB `[H, W, 3]` of YUV planes."""
     red, blue = WEIGHTS[code]
     y, u, v = planes.astype(np.float64)
-    y, u, v = (y / 255, (u - 128) / 255, (v - 128) / 255) if full else ((y - 16) / 219, (u - 128) / 224, (v - 128) / 224)
+    y, u, v = (
+        (y / 255, (u - 128) / 255, (v - 128) / 255) if full else ((y - 16) / 219, (u - 128) / 224, (v - 128) / 224)
+    )
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     g = (y - red * r - blue * b) / (1 - red - blue)
     return np.clip(255 * np.dstack([r, g, b]), 0, 255)
@@ -73,7 +75,8 @@ def frame_of(planes: list[np.ndarray], pixel_format: str) -> av.VideoFrame:
 
 def planes_of(frame: av.VideoFrame) -> list[np.ndarray]:
     return [
-        np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in frame.planes
+        np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in frame.planes
     ]
 
 
@@ -158,7 +161,9 @@ def test_tags_to_write() -> None:
 
 
 @pytest.mark.parametrize("tags", [(1, 1, 1, 1), (2, 6, 6, 6), (1, 9, 9, 16), (0, 2, 2, 2)])
-def test_tags_and_colours_survive_a_file(tmp_path: Path, make_video: Callable[..., Path], tags: tuple[int, ...]) -> None:
+def test_tags_and_colours_survive_a_file(
+    tmp_path: Path, make_video: Callable[..., Path], tags: tuple[int, ...]
+) -> None:
     """The planes of a tagged file mean what the tags say, and a file written from it says and means the same."""
     space, full = tags[1], tags[0] == 2
     code = 6 if space == 2 else space  # 96x64 without a tag
@@ -177,7 +182,9 @@ def test_tags_and_colours_survive_a_file(tmp_path: Path, make_video: Callable[..
     assert np.abs(frame.image - rgb_of(planes, code, full)).max() < 0.6
 
     for name, codec in (("out.mp4", "h264"), ("out.mkv", "h265"), ("out.webm", "vp9"), ("out.mov", "prores")):
-        with FrameWriter(tmp_path / name, info, EncodeSettings(codec, quality=None if codec == "prores" else 4)) as writer:
+        with FrameWriter(
+            tmp_path / name, info, EncodeSettings(codec, quality=None if codec == "prores" else 4)
+        ) as writer:
             writer.write(frame)
         again = probe(tmp_path / name)
         assert again.color_space == tags[1], name
@@ -196,7 +203,12 @@ def test_10_bit_is_rounded_to_nearest(tmp_path: Path, make_video: Callable[..., 
     planes = np.rint(yuv(image, 1, False) * 4).astype(np.uint16)
     frame = frame_of(list(planes), "yuv444p10le")
     path = make_video(
-        tmp_path / "ten.mkv", [frame], codec="ffv1", pixel_format="yuv444p10le", tags=(1, 1, 1, 1), options={"level": "3"}
+        tmp_path / "ten.mkv",
+        [frame],
+        codec="ffv1",
+        pixel_format="yuv444p10le",
+        tags=(1, 1, 1, 1),
+        options={"level": "3"},
     )
     info = probe(path)
     assert (info.bit_depth, info.pixel_format) == (10, "yuv444p10le")

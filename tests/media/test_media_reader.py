@@ -38,7 +38,9 @@ def test_every_container_is_read_in_order(
     info = probe(path)
     assert (info.width, info.height, info.fps, info.rotation_deg, info.bit_depth) == (64, 48, 25, 0, 8)
     assert abs(info.duration - Fraction(12, 25)) <= Fraction(1, 25)
-    assert info.audio_codecs == ({"aac": ("aac",), "pcm_s16le": ("pcm_s16le",), "libopus": ("opus",)}.get(options.get("audio", ""), ()))
+    assert info.audio_codecs == (
+        {"aac": ("aac",), "pcm_s16le": ("pcm_s16le",), "libopus": ("opus",)}.get(options.get("audio", ""), ())
+    )
     frames = list(read_frames(path))
     assert [frame.index for frame in frames] == list(range(12))
     assert all(abs(frame.time - Fraction(i, 25)) <= Fraction(1, 2000) for i, frame in enumerate(frames))
@@ -58,7 +60,9 @@ def test_rgb_comes_back_bit_for_bit(tmp_path: Path, make_video: MakeVideo, make_
 
 
 @pytest.mark.parametrize("size", [(65, 48), (64, 49), (65, 49), (1, 1), (2, 3)])
-def test_odd_sizes_keep_every_pixel(tmp_path: Path, make_video: MakeVideo, make_frame: MakeFrame, size: tuple[int, int]) -> None:
+def test_odd_sizes_keep_every_pixel(
+    tmp_path: Path, make_video: MakeVideo, make_frame: MakeFrame, size: tuple[int, int]
+) -> None:
     path = make_video(tmp_path / "a.mkv", 3, 25, size=size, **EXACT)
     for frame in read_frames(path):
         assert np.array_equal(frame.image, make_frame(frame.index, *size))
@@ -67,7 +71,9 @@ def test_odd_sizes_keep_every_pixel(tmp_path: Path, make_video: MakeVideo, make_
 def test_variable_frame_rate_times_are_exact(tmp_path: Path, make_video: MakeVideo) -> None:
     ticks = [0, 1, 4, 500, 501, 1601, 90000, 90001, 95000]
     times = [Fraction(tick, 90000) for tick in ticks]
-    path = make_video(tmp_path / "vfr.mp4", len(times), 25, times=times, container_options={"video_track_timescale": "90000"})
+    path = make_video(
+        tmp_path / "vfr.mp4", len(times), 25, times=times, container_options={"video_track_timescale": "90000"}
+    )
     assert [frame.time for frame in read_frames(path)] == times
     assert probe(path).time_base == Fraction(1, 90000)
 
@@ -91,7 +97,9 @@ def _stored(clockwise_deg: int, image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_notes_are_followed(tmp_path: Path, make_video: MakeVideo, make_frame: MakeFrame, degrees: int) -> None:
+def test_rotation_notes_are_followed(
+    tmp_path: Path, make_video: MakeVideo, make_frame: MakeFrame, degrees: int
+) -> None:
     shown = [make_frame(i, 64, 48) for i in range(3)]
     path = make_video(
         tmp_path / "r.mp4",
@@ -104,7 +112,9 @@ def test_rotation_notes_are_followed(tmp_path: Path, make_video: MakeVideo, make
     )
     info = probe(path)
     assert (info.width, info.height, info.rotation_deg) == (64, 48, degrees)
-    assert info.sample_aspect == (Fraction(4, 3) if degrees == 180 else Fraction(3, 4)), "the pixel turns with the picture"
+    assert info.sample_aspect == (Fraction(4, 3) if degrees == 180 else Fraction(3, 4)), (
+        "the pixel turns with the picture"
+    )
     for frame in read_frames(path):
         assert np.abs(frame.image.astype(int) - shown[frame.index]).mean() < 4
 
@@ -112,7 +122,15 @@ def test_rotation_notes_are_followed(tmp_path: Path, make_video: MakeVideo, make
 def test_display_matrices_with_mirrors() -> None:
     """x' = a x + c y, y' = b x + d y (ISO 14496-12): checked point by point on a small picture."""
     image = np.arange(6).reshape(2, 3)
-    for a, b, c, d in [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0), (0, -1, -1, 0)]:
+    for a, b, c, d in [
+        (1, 0, 0, 1),
+        (-1, 0, 0, 1),
+        (1, 0, 0, -1),
+        (0, 1, 1, 0),
+        (0, 1, -1, 0),
+        (0, -1, 1, 0),
+        (0, -1, -1, 0),
+    ]:
         matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 14], np.int32) << 16
         corners = np.array([(a * x + c * y, b * x + d * y) for x in (0, 2) for y in (0, 1)])
         low = corners.min(0)
@@ -126,7 +144,13 @@ def test_display_matrices_with_mirrors() -> None:
 
 def test_trim_takes_start_and_leaves_end(tmp_path: Path, make_video: MakeVideo) -> None:
     path = make_video(tmp_path / "a.mp4", 100, 10, options={"g": "12"})
-    for start, end, first, last in [(1, 2, 10, 19), (0.1, 0.3, 1, 2), (7.05, None, 71, 99), (None, 0.1, 0, 0), (9.9, 99, 99, 99)]:
+    for start, end, first, last in [
+        (1, 2, 10, 19),
+        (0.1, 0.3, 1, 2),
+        (7.05, None, 71, 99),
+        (None, 0.1, 0, 0),
+        (9.9, 99, 99, 99),
+    ]:
         frames = list(read_frames(path, start_s=start, end_s=end))
         assert [frame.time for frame in frames] == [Fraction(i, 10) for i in range(first, last + 1)]
         assert [frame.index for frame in frames] == list(range(last - first + 1))

@@ -50,7 +50,12 @@ def test_auto_takes_what_suits_the_suffix(name: str, codec: str, muxer: str, pix
 
 @pytest.mark.parametrize(
     ("codec", "name", "pixel_format"),
-    [("prores", "a.mov", "yuva444p10le"), ("vp9", "a.webm", "yuva420p"), ("ffv1", "a.mkv", "bgra"), ("h264", "a.mp4", "yuv420p")],
+    [
+        ("prores", "a.mov", "yuva444p10le"),
+        ("vp9", "a.webm", "yuva420p"),
+        ("ffv1", "a.mkv", "bgra"),
+        ("h264", "a.mp4", "yuv420p"),
+    ],
 )
 def test_alpha_is_kept_where_the_codec_can(codec: str, name: str, pixel_format: str) -> None:
     plan = plan_encoding(EncodeSettings(codec), replace(INFO, has_alpha=True), Path(name))
@@ -89,7 +94,7 @@ def test_options_follow_quality_and_preset() -> None:
 def test_the_next_library_is_taken_when_the_first_is_missing() -> None:
     plan = plan_encoding(EncodeSettings("av1"), INFO, Path("a.mp4"), available={"libaom-av1"})
     assert plan.encoder == "libaom-av1"
-    with pytest.raises(MissingDependencyError, match="libx265.*pip install av"):
+    with pytest.raises(MissingDependencyError, match=r"libx265.*pip install av"):
         plan_encoding(EncodeSettings("h265"), INFO, Path("a.mp4"), available={"libx264"})
 
 

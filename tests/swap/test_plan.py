@@ -121,7 +121,7 @@ def test_turning_away_fades_out_before_the_limit(tmp_path: Path) -> None:
     frames = [seen(i, [face_at(100, 100, yaw_deg=2.0 * i)]) for i in range(50)]
     plan = plan_of(tmp_path, frames, max_yaw_deg=60, smooth=0, fade_frames=2)
     assert (plan.strength[:25] == 1).all() and (plan.strength[30:] == 0).all()
-    assert (np.diff(plan.strength[24:31]) < 0).all()
+    assert (np.diff(plan.strength[25:31]) < 0).all()  # frame 25 is at 50 degrees, where the fading begins
     assert np.abs(np.diff(plan.strength)).max() < 0.25
     small = plan_of(tmp_path, [seen(i, [face_at(100, 100, 1.5)]) for i in range(9)], min_face_px=40)
     assert small.strength.max() == 0 and small.runs() == []
@@ -196,7 +196,7 @@ def test_smoothing_never_reaches_into_another_shot(tmp_path: Path) -> None:
 def test_a_hand_missed_for_a_moment_is_bridged() -> None:
     def hand(x: float) -> Hand:
         grid = np.stack(np.meshgrid(np.arange(7), np.arange(3)), -1).reshape(21, 2) * 8.0
-        return Hand((grid + [x, 0]).astype(np.float32), 0.9)
+        return Hand((grid + np.array([x, 0])).astype(np.float32), 0.9)
 
     missed = bridged_hands([[hand(10)], [], [], [hand(16)], []], 1)
     assert len(missed) == 1 and abs(missed[0].points[0, 0] - 13) < 1e-4

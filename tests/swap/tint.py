@@ -103,4 +103,4 @@ def main(folder: Path, dies_at: int, values: dict[str, str]) -> int:
 
 if __name__ == "__main__":
     pairs = (argument.split("=", 1) for argument in sys.argv[3:])
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), {name: value for name, value in pairs}))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), dict(pairs)))

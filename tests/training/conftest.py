@@ -46,7 +46,7 @@ def write_faceset(folder: Path, seed: int, count: int = 16) -> Path:
                 kept=True,
                 reason="",
                 cluster=0,
-            )  # fmt: skip
+            )
         )
     faceset.add(source, records, Progress(count, frames=count, found=count, done=True))
     faceset.note("finished", True)

@@ -74,22 +74,21 @@ def test_minutes_stop_it(facesets: tuple[Path, Path], tmp_path: Path) -> None:
     assert 0.05 <= result["minutes"] < 0.5
 
 
-def test_patience_stops_it(facesets: tuple[Path, Path], tmp_path: Path) -> None:
-    # a learning rate that can only harm: the first save stays the best
-    result = train(
-        options(
-            facesets,
-            tmp_path / "m",
-            steps=400,
-            learning_rate=0.1,
-            clip=0,
-            save_minutes=0.01,
-            patience=1,
-            averaging=0,
-            warm_up=0,
-        )
-    )
-    assert result["step"] < 400
+def test_patience_stops_it(facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judgement is given, not learned: the second save is the best, and after two worse ones there is no more training."""
+    judged: list[int] = []
+
+    def judge(self: Any) -> dict[str, float]:
+        judged.append(self.run.step)
+        return {"total": [3.0, 2.0, 2.5, 2.4, 9.0][len(judged) - 1]}
+
+    monkeypatch.setattr(trainer._Loop, "judge", judge)
+    result = train(options(facesets, tmp_path / "m", steps=10_000, save_minutes=0.01, patience=2))
+    # four saves on the way, and the last one at the end
+    assert len(judged) == 5 and judged[3] == judged[4] == result["step"] < 10_000
+    model = open_model(tmp_path / "m")
+    assert (model.notes["best"], model.notes["since_best"]) == (2.0, 3)
+    assert model.files["best"] == f"best-{judged[1]:08d}.safetensors"
 
 
 def test_a_step_without_finite_loss_changes_nothing(
