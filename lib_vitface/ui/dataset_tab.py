@@ -1,0 +1,147 @@
+"""Consent, building a faceset, and looking through it: sort, filter, keep and remove, what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lib_vitface.errors import ViTFaceError
+from lib_vitface.faceset.settings import FacesetOptions
+from lib_vitface.provenance.settings import ConsentOptions
+from lib_vitface.ui import dialect, faces, form, markup
+from lib_vitface.ui.panel import Panel
+from lib_vitface.ui.runner import Runner
+
+HINT = (
+    "Drop clips and photos of one person, best from all sides and in different light, and press “Build”. Clips of 10 to 30 "
+    "seconds in which the head turns slowly are ideal."
+)
+_COLUMNS, _HEIGHT = 6, 420
+
+
+def build(runner: Runner) -> tuple[Panel, list[Any], Any]:
+    """Places the tab; returns its panel, and the lists to renew when the tab is opened with the function that does."""
+    with gr.Row():
+        with gr.Column(scale=5):
+            fields = form.build(runner.site, "faceset", FacesetOptions, "vitface-faceset")
+            _camera(runner, fields)
+            _consent(runner)
+        with gr.Column(scale=4):
+            panel = Panel(runner, fields, "Build", HINT)
+            browser = Browser(runner)
+    fields.wire()
+    browser.wire()
+
+    def details(job: Any) -> list[Any]:
+        return [dialect.update(choices=runner.site.names("faceset"))]
+
+    panel.wire(details, [browser.name])
+    return panel, [browser.name], lambda: [dialect.update(choices=runner.site.names("faceset"))]
+
+
+def _camera(runner: Runner, fields: form.Form) -> None:
+    """Pictures from the webcam, added to the inputs."""
+    with gr.Accordion("Webcam", open=False):
+        shot = dialect.webcam("Look straight, then turn slowly; take a picture at each step", "vitface-faceset-webcam")
+        add = gr.Button("Add to the inputs", elem_id="vitface-faceset-webcam-add")
+
+    def keep(image: Any, text: str) -> Any:
+        if image is None:
+            raise gr.Error("Take a picture first.")
+        path = faces.keep_picture(runner.site, image, "webcam")
+        return dialect.update(value="\n".join([*(text or "").splitlines(), str(path)]))
+
+    box = fields.component("input")
+    dialect.on(add.click, keep, [shot, box], [box])
+
+
+def _consent(runner: Runner) -> None:
+    """The signed record of who agrees."""
+    with gr.Accordion("Consent record", open=False, elem_id="vitface-consent"):
+        gr.HTML(
+            markup.message(
+                "The record says whose face this is and what was agreed to; it is signed with a key that stays on this machine. "
+                "Without one, you declare at training that it is your own face."
+            )
+        )
+        fields = form.build(runner.site, "consent", ConsentOptions, "vitface-consent")
+        run = gr.Button("Do it", elem_id="vitface-consent-run")
+        said = gr.HTML("", elem_id="vitface-consent-result")
+    fields.wire()
+
+    def act(*values: Any) -> str:
+        try:
+            return markup.table(markup.facts(runner.run_now("consent", fields.read(values))))
+        except ViTFaceError as error:
+            return markup.message(str(error), "bad")
+
+    dialect.on(run.click, act, fields.components, [said])
+
+
+class Browser:
+    """The gallery of a faceset."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.site = runner.site
+        names = self.site.names("faceset")
+        with gr.Row():
+            self.name = gr.Dropdown(
+                names, value=None, label="Look at the faceset", elem_id="vitface-gallery-name", scale=3
+            )
+            self.show = gr.Button("Show", elem_id="vitface-gallery-show", scale=1)
+        with gr.Row():
+            self.order = gr.Dropdown(list(faces.ORDERS), value="as found", label="Sort", elem_id="vitface-gallery-sort")
+            self.only = gr.Radio(
+                ["kept", "removed", "all"], value="kept", label="Which", elem_id="vitface-gallery-which"
+            )
+            self.share = gr.Slider(
+                5, 100, value=100, step=5, label="First part of the order (%)", elem_id="vitface-gallery-share"
+            )
+        self.page = gr.Slider(
+            1, 2, value=1, step=1, label=f"Page of {faces.PAGE} faces", elem_id="vitface-gallery-page", visible=False
+        )
+        self.pictures = dialect.gallery("Click a face to remove or keep it", "vitface-gallery", _COLUMNS, _HEIGHT)
+        self.said = gr.HTML(markup.message("Choose a faceset to see its faces."), elem_id="vitface-gallery-said")
+        self.coverage = gr.HTML("", elem_id="vitface-gallery-coverage")
+        self.ids = gr.State([])
+
+    def wire(self) -> None:
+        asked = [self.name, self.order, self.only, self.share, self.page]
+        shown = [self.pictures, self.ids, self.page, self.said, self.coverage]
+        dialect.on(self.show.click, self._look, asked, shown)
+        for control in (self.name, self.order, self.only, self.share):
+            dialect.on(control.change, self._first, asked[:-1], shown)
+        dialect.on(self.page.release, self._look, asked, shown)
+
+        def pick(event: gr.SelectData, ids: list[int], *values: Any) -> list[Any]:
+            return self._toggle(event.index, ids, values)
+
+        pick.__annotations__["event"] = gr.SelectData
+        dialect.on(self.pictures.select, pick, [self.ids, *asked], shown)
+
+    def _first(self, *values: Any) -> list[Any]:
+        return self._look(*values, 1)
+
+    def _look(self, name: str, order: str, only: str, share: float, page: float) -> list[Any]:
+        if not name:
+            return [[], [], dialect.update(), markup.message("Choose a faceset to see its faces."), ""]
+        try:
+            folder = self.site.resolve(name, self.site.facesets, "faceset")
+            found = faces.look(folder, order, only, share, int(page or 1))
+        except ViTFaceError as error:
+            return [[], [], dialect.update(), markup.message(str(error), "bad"), ""]
+        several = found.pages > 1
+        at = min(int(page or 1), found.pages)
+        pages = dialect.update(maximum=max(found.pages, 2), value=at, visible=several)
+        return [found.pictures, found.ids, pages, found.said, found.coverage]
+
+    def _toggle(self, index: Any, ids: list[int], values: Any) -> list[Any]:
+        number = int(index[0] if isinstance(index, (list, tuple)) else index)
+        try:
+            folder = self.site.resolve(values[0] or "", self.site.facesets, "faceset")
+            if 0 <= number < len(ids):
+                faces.toggle(folder, ids[number])
+        except ViTFaceError as error:
+            raise gr.Error(str(error)) from None
+        return self._look(*values)

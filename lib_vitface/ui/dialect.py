@@ -1,0 +1,81 @@
+"""Where gradio 3.41, 4.40 and 6 differ; nothing else of the tabs knows which one it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_vitface.errors import InputError
+
+MAJOR = int(gr.__version__.split(".")[0])
+
+
+def on(
+    event: Callable[..., Any],
+    act: Callable[..., Any] | None,
+    inputs: Sequence[Any] = (),
+    outputs: Sequence[Any] = (),
+    *,
+    quiet: bool = False,
+    js: str | None = None,
+) -> Any:
+    """Connects an event of a component. `quiet` shows no spinner and does not wait in the queue."""
+    known = inspect.signature(event).parameters
+    wanted: dict[str, Any] = {"show_progress": "hidden" if quiet else "full"}
+    if quiet:
+        wanted["queue"] = False
+    if js is not None:
+        wanted["js" if "js" in known else "_js"] = js
+    if "api_visibility" in known:
+        wanted["api_visibility"] = "private"
+    else:
+        wanted["api_name"] = False
+    return event(act, list(inputs), list(outputs), **wanted)
+
+
+def webcam(label: str, elem_id: str) -> Any:
+    """A picture taken with the camera, as an RGB array."""
+    if "sources" in inspect.signature(gr.Image.__init__).parameters:
+        return gr.Image(sources=["webcam"], type="numpy", label=label, elem_id=elem_id)
+    return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id)
+
+
+def picture(label: str, elem_id: str, *, interactive: bool = False, height: int | None = None) -> Any:
+    """An RGB array, shown or (interactive) given."""
+    return gr.Image(type="numpy", label=label, elem_id=elem_id, interactive=interactive, height=height)
+
+
+def gallery(label: str, elem_id: str, columns: int, height: int) -> Any:
+    """Pictures that are only looked at and clicked."""
+    extra = {"interactive": False} if "interactive" in inspect.signature(gr.Gallery.__init__).parameters else {}
+    return gr.Gallery(
+        label=label,
+        elem_id=elem_id,
+        columns=columns,
+        height=height,
+        allow_preview=False,
+        object_fit="contain",
+        **extra,
+    )
+
+
+def uploaded(value: Any) -> list[Path]:
+    """The files of a `gr.File`, whatever the version gives for them. Raises `InputError` for anything else."""
+    found = []
+    for one in value if isinstance(value, list) else [value]:
+        if one is None:
+            continue
+        name = one if isinstance(one, (str, Path)) else getattr(one, "name", None)
+        if name is None:
+            raise InputError("The upload cannot be read; try it again.")
+        found.append(Path(str(name)))
+    return found
+
+
+def update(**values: Any) -> Any:
+    """A change of a component's value or properties."""
+    return gr.update(**values)
