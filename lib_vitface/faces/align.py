@@ -142,6 +142,16 @@ def warp(image: Image, frame_to_crop: Matrix, size: int, *, border: int = cv2.BO
     return picture if times == 1 else cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
 
 
+def shrunk(image: Image, long_side: int) -> tuple[Image, Floats]:
+    """The image with its longer side at most `long_side` px, and the ratio `[2]` (x, y) that leads back:
+    `frame = (small + 0.5) * ratio - 0.5`."""
+    height, width = image.shape[:2]
+    scale = min(1.0, long_side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    return small, np.array([width / size[0], height / size[1]], dtype=np.float32)
+
+
 def apply(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Points `[N, 2]` or `[N, 3]` through a 2x3 matrix; z is scaled alike."""
     points = np.asarray(points, dtype=np.float64)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 from lib_vitface.assets import locate
 from lib_vitface.errors import InputError
+from lib_vitface.faces import align
+from lib_vitface.faces.blazeface import BlazeFaceDetector
+from lib_vitface.faces.outside import FacexlibDetector, InsightFaceDetector
 from lib_vitface.types import Detector, Face, Floats, Image
 
 
@@ -22,13 +27,9 @@ class YuNetDetector:
         return sorted(self._detect(image, self.long_side), key=lambda face: -face.score)
 
     def _detect(self, image: Image, long_side: int) -> list[Face]:
-        height, width = image.shape[:2]
-        scale = min(1.0, long_side / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
-        self._net.setInputSize(size)
+        small, ratio = align.shrunk(image, long_side)
+        self._net.setInputSize(small.shape[1::-1])
         _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        ratio = np.array([width / size[0], height / size[1]], dtype=np.float32)
         return [_face(row, ratio) for row in found] if found is not None else []
 
 
@@ -40,8 +41,17 @@ def _face(row: Floats, ratio: Floats) -> Face:
     return Face(box=box.astype(np.float32), score=float(row[14]), points=points.astype(np.float32))
 
 
+DETECTORS: dict[str, Callable[[float], Detector]] = {
+    "auto": YuNetDetector,
+    "yunet": YuNetDetector,
+    "blazeface": BlazeFaceDetector,
+    "insightface": InsightFaceDetector,
+    "facexlib": FacexlibDetector,
+}
+
+
 def make_detector(name: str = "auto", min_score: float = 0.6) -> Detector:
-    """Detector by name. Raises InputError for an unknown name."""
-    if name in {"auto", "yunet"}:
-        return YuNetDetector(min_score)
-    raise InputError(f"There is no face detector called {name!r}; choose yunet.")
+    """Detector by name. Raises InputError for an unknown name, MissingDependencyError for an absent package."""
+    if name not in DETECTORS:
+        raise InputError(f"There is no face detector called {name!r}; choose one of {', '.join(DETECTORS)}.")
+    return DETECTORS[name](min_score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 from lib_vitface.assets import locate
 from lib_vitface.errors import InputError, MissingDependencyError
 from lib_vitface.faces import align
+from lib_vitface.faces.outside import InsightFaceEmbedder
 from lib_vitface.types import Embedder, Face, Floats, Image
 
 DLIB_POINTS = (263, 362, 33, 133, 2)
@@ -74,7 +76,11 @@ def cosine(a: Floats, b: Floats) -> float:
 
 def make_embedder(name: str = "sface") -> Embedder:
     """Embedder by name. Raises InputError for an unknown name, MissingDependencyError for an absent backend."""
-    makers = {"sface": SFaceEmbedder, "dlib": DlibEmbedder}
+    makers: dict[str, Callable[[], Embedder]] = {
+        "sface": SFaceEmbedder,
+        "dlib": DlibEmbedder,
+        "insightface": InsightFaceEmbedder,
+    }
     if name not in makers:
         raise InputError(f"There is no face embedder called {name!r}; choose one of {', '.join(makers)}.")
     return makers[name]()

@@ -74,7 +74,7 @@ class FacesetOptions:
     )
     detector: str = option(
         "auto",
-        help="Face detector.",
+        help="Face detector: auto is yunet; blazeface sees near faces only; insightface and facexlib are packages of their own.",
         group=_QUALITY,
         choices=("auto", "yunet", "blazeface", "insightface", "facexlib"),
         advanced=True,

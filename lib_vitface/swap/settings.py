@@ -57,7 +57,7 @@ class SwapOptions:
     )
     detector: str = option(
         "auto",
-        help="Face detector.",
+        help="Face detector: auto is yunet; blazeface sees near faces only; insightface and facexlib are packages of their own.",
         group=_FACE,
         choices=("auto", "yunet", "blazeface", "insightface", "facexlib"),
         advanced=True,

@@ -15,7 +15,7 @@ from lib_vitface.types import Host
 NEEDED = ("torch", "transformers", "cv2", "av", "numpy", "scipy", "safetensors", "onnxruntime", "cryptography", "PIL")
 OPTIONAL = {
     "insightface": "detector, embedding (its models are for non-commercial research only)",
-    "facexlib": "detector, face parsing",
+    "facexlib": "detector",
     "diffusers": "diffusion pass outside the WebUI",
     "dlib": "scoring of identities in `evaluate`",
     "matplotlib": "reports and pose-coverage pictures",

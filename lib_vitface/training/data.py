@@ -115,7 +115,7 @@ def load_person(
             if references:
                 random = np.random.default_rng((seed, index, variant))
                 allowed = _allowed(small, expressions[index], near[index], variant, random)
-                footage = images[index] * np.exp(random.normal(0, _MOUTH_LIGHT, 3)).astype(np.float32)
+                footage = (images[index] * np.exp(random.normal(0, _MOUTH_LIGHT, 3))).astype(np.float32)
                 picture = small.render(landmarks[index], resolution, expressions[index], allowed, footage)
                 drawn[variant, index] = np.clip(picture.image, 0, 255)
                 layers[variant, index, ..., 0] = picture.mask * 255
