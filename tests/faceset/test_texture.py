@@ -116,7 +116,7 @@ def test_an_unknown_open_mouth_shows_the_footages_own() -> None:
     plain = memory.render(wanted, SIZE, read_expression(wanted))
     inside = geometry_map(wanted, SIZE)[..., 1] > 0.995
     assert inside.sum() > 50
-    assert np.abs(drawn.image[inside] - 200).max() < 3
+    assert np.abs(drawn.image[inside] - 200).max() < 6  # of 255; a little trust is left in the closed mouth
     outside = geometry_map(wanted, SIZE)[..., 1] == 0
     assert np.array_equal(drawn.image[outside], plain.image[outside])
 
