@@ -92,6 +92,10 @@ class Api:
             raise InputError(f"{path}: is not there any more, or is a folder.")
         return path
 
+    def delete(self, job_id: str) -> Values:
+        self.runner.delete(job_id)
+        return {"deleted": job_id}
+
     def picture(self, values: Values) -> Values:
         """`image` (base64) with the face replaced; `options` as the schema `picture` says. The answer is a marked PNG."""
         unknown = sorted(set(values) - {"image", "options"})
@@ -208,7 +212,7 @@ def add_job_routes(router: APIRouter, api: Api) -> None:
 
     @router.delete("/jobs/{job_id}", summary="Take a job off the list; what it wrote stays")
     def delete(job_id: str) -> Any:
-        return answered(lambda: api.runner.delete(job_id) or {"deleted": job_id})
+        return answered(lambda: api.delete(job_id))
 
     @router.get("/jobs/{job_id}/result", summary="The file a finished job wrote")
     def result(job_id: str) -> Any:
@@ -234,7 +238,8 @@ def add_task_route(router: APIRouter, api: Api, name: str) -> None:
 
 def mount(app: FastAPI, api: Api, guards: Sequence[Guard] = ()) -> None:
     """Adds the routes to an application, once."""
-    if any(getattr(route, "path", "").startswith(PREFIX) for route in app.routes):
+    if getattr(app.state, "vitface", False):
         return
+    app.state.vitface = True
     app.include_router(make_router(api, guards))
     app.openapi_schema = None

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from lib_vitface import options
 from lib_vitface.errors import Cancelled, ViTFaceError
@@ -25,7 +26,7 @@ log = logging.getLogger("vitface")
 def work(claim: Claim, workspace: Path, stopped: threading.Event) -> None:
     """Runs the claimed job's task; its result goes into the store."""
     task = task_named(claim.job.kind.removeprefix(PREFIX))
-    ready = options.build(task.options, claim.job.options)
+    ready: Any = options.build(task.options, claim.job.options)
 
     def tick(done: float, total: float, note: str = "") -> None:
         if stopped.is_set():

@@ -121,7 +121,8 @@ class Browser:
         dialect.on(self.pictures.select, pick, [self.ids, *asked], shown)
 
     def _first(self, *values: Any) -> list[Any]:
-        return self._look(*values, 1)
+        name, order, only, share = values
+        return self._look(name, order, only, share, 1)
 
     def _look(self, name: str, order: str, only: str, share: float, page: float) -> list[Any]:
         if not name:

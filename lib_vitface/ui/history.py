@@ -50,7 +50,8 @@ def loss_plot(folder: Path) -> str:
     log = read_log(folder)
     if len(log) < 2:
         return ""
-    series, places = {}, []
+    series: dict[str, list[float]] = {}
+    places: list[float] = []
     for name in _SHOWN:
         values = [float(step[name]) for step in log if name in step]
         if len(values) == len(log):

@@ -51,7 +51,7 @@ class Runner:
     def run_now(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """A short task, in this process."""
         task = task_named(name)
-        ready = options.build(task.options, self.site.place(task, values))
+        ready: Any = options.build(task.options, self.site.place(task, values))
         return task.run(ready, self.site.host(device=getattr(ready, "device", None)))
 
     def jobs(self, name: str | None = None) -> list[Job]:
