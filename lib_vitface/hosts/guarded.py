@@ -43,6 +43,7 @@ def guarded_route(guards: Sequence[Guard], limit: int = BODY_LIMIT) -> type[APIR
 
             async def guarded(request: Request) -> Response:
                 try:
+                    own_site(request)
                     for guard in guards:
                         guard(request)
                     if not self.path.endswith("/uploads"):
@@ -60,6 +61,12 @@ def guarded_route(guards: Sequence[Guard], limit: int = BODY_LIMIT) -> type[APIR
             return guarded
 
     return GuardedRoute
+
+
+def own_site(request: Request) -> None:
+    """Refuses what a page of another site makes a browser send; programs and the own page do not say cross-site."""
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise HTTPException(403, "Requests from other sites' pages are not taken.")
 
 
 async def read_limited(request: Request, limit: int) -> None:

@@ -22,7 +22,7 @@ from modules.call_queue import queue_lock
 from modules.ui_common import create_refresh_button
 from PIL import Image as Pillow
 
-from lib_vitface.errors import Cancelled, NoFaceError
+from lib_vitface.errors import Cancelled, ViTFaceError
 from lib_vitface.hosts import script_values
 from lib_vitface.hosts.accounts import guards_of
 from lib_vitface.hosts.script_values import ATTRIBUTE, TITLE
@@ -125,6 +125,7 @@ class ViTFaceScript(scripts.Script):
         items = picture_items()
         given = {item.name: value for item, value in zip(items, values, strict=False) if value not in (None, "")}
         setattr(p, ATTRIBUTE, script_values.checked(given))
+        renewed_studio().prepare(getattr(p, ATTRIBUTE))
         return processing.process_images(p)
 
 
@@ -156,8 +157,12 @@ class ViTFacePictures(scripts.Script):
             denoiser = make_denoiser(p, float(values.get("denoise") or 0.0))
             # the WebUI holds its queue's lock while it generates, and that lock cannot be taken twice
             result = renewed_studio().swap(picture, values, tick, denoiser=denoiser, alone=True)
-        except (NoFaceError, Cancelled) as error:
+        except ViTFaceError as error:
             p.comment(f"ViTFace: {error}")
+            return
+        except Exception:
+            log.exception("a picture could not be swapped")
+            p.comment("ViTFace: the swap failed, and the picture is as it was generated; the console says why.")
             return
         setattr(p, _DOOR, result.publisher)
         pp.image = said(Pillow.fromarray(result.image), pp.image.info, result.publisher)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+# transformers 5 names the layers of a ViT otherwise than version 4 and the published checkpoints do. Ours have the latter's
+# names, so that a model trained under one is read under the other.
+_PUBLISHED_AND_NEW = (
+    ("encoder.layer.", "layers."),
+    (".attention.attention.query.", ".attention.q_proj."),
+    (".attention.attention.key.", ".attention.k_proj."),
+    (".attention.attention.value.", ".attention.v_proj."),
+    (".attention.output.dense.", ".attention.o_proj."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,13 @@ class ViTEncoder(nn.Module):
             ),
             add_pooling_layer=False,
         )
+        self._new_names = any(".q_proj." in name for name, _ in self.vit.named_parameters())
+        self._register_state_dict_hook(_publish_names)
+        self._register_load_state_dict_pre_hook(self._take_names)
+
+    def _take_names(self, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+        """Weights with either naming come in with that of the installed `transformers`."""
+        _rename(state, f"{prefix}vit.", new=self._new_names)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Tokens as a map `[N, hidden, h, w]` of images `[N, 3, H, W]` 0..1; other sizes are resized to the ViT's own."""
@@ -50,3 +71,23 @@ class ViTEncoder(nn.Module):
         tokens = self.vit(pixel_values=image * 2 - 1).last_hidden_state[:, 1:]
         side = size // self.config.patch_size
         return tokens.transpose(1, 2).reshape(image.shape[0], self.config.hidden_size, side, side)
+
+
+def _publish_names(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+    _rename(state, f"{prefix}vit.", new=False)
+
+
+def _rename(state: MutableMapping[str, Any], prefix: str, *, new: bool) -> None:
+    """Gives the entries below `prefix` their new or their published names, in place and in the same order."""
+    for name in list(state):
+        value = state.pop(name)
+        if name.startswith(prefix):
+            name = prefix + _renamed(name[len(prefix) :], new)
+        state[name] = value
+
+
+def _renamed(name: str, new: bool) -> str:
+    for published, other in _PUBLISHED_AND_NEW:
+        before, after = (published, other) if new else (other, published)
+        name = name.replace(before, after)
+    return name

@@ -130,6 +130,12 @@ class Studio:
                 swapped = self._redraw(swapped, face, redraw, denoiser)
             return Result(loaded.publisher.mark(swapped), face, loaded.publisher)
 
+    def prepare(self, values: Mapping[str, Any]) -> None:
+        """Loads the model, so that what is wrong with it is said before a picture is made."""
+        options, _ = read_picture_options(self._placed(values))
+        with self._lock:
+            self._load(options)
+
     def faces(self, image: Image, detector: str = "auto") -> list[Face]:
         """Everybody in a picture, from the left."""
         check_size(image)
