@@ -53,7 +53,9 @@ def test_a_picture_moved_and_enlarged_moves_its_faces(make: Callable[[], Detecto
     canvas[150 : 150 + 720, 90 : 90 + 1280] = cv2.resize(image, (1280, 720), interpolation=cv2.INTER_CUBIC)
     (moved,) = detect(canvas)
     expected = (face.points + 0.5) * 2 - 0.5 + [90, 150]
-    within = 0.15 * 139 if make is YuNetDetector else 2 * 1500 / 128  # px; eyes are 139 apart; two pixels of its picture
+    within = (
+        0.15 * 139 if make is YuNetDetector else 2 * 1500 / 128
+    )  # px; eyes are 139 apart; two pixels of its picture
     assert np.linalg.norm(moved.points - expected, axis=1).max() < within
     box = (face.box.reshape(2, 2) + 0.5) * 2 - 0.5 + [90, 150]
     assert overlap(moved.box, box.ravel().astype(np.float32)) > 0.75

@@ -1,0 +1,158 @@
+"""Masks against plain geometry, and differences against what was really put before the face."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lib_vitface import media
+from lib_vitface.assets import locate
+from lib_vitface.errors import InputError
+from lib_vitface.faces import align, mesh, parse
+from lib_vitface.faces.parse import Hand
+from lib_vitface.types import Floats, Image, Pose
+
+SIZE = 200
+
+
+def posed(pose: Pose, size: int = SIZE, scale: float = 8.0) -> Floats:
+    turned = (mesh.vertices() * [1, -1, -1]) @ align.rotation_of(pose).T
+    return (turned * scale + [size / 2, size / 2, 0]).astype(np.float32)
+
+
+@pytest.mark.parametrize("yaw", [0, 40, -75])
+def test_the_hull_is_the_shadow_of_the_mesh(yaw: float) -> None:
+    """Every triangle drawn, one by one, is an independent way to the same silhouette."""
+    points = posed(Pose(yaw, 8, 12))
+    shadow = np.zeros((SIZE, SIZE), np.uint8)
+    for triangle in mesh.triangles():
+        cv2.fillConvexPoly(shadow, np.rint(points[triangle, :2] * 16).astype(np.int32), 1, shift=4)
+    hull = parse.hull_mask(points, (SIZE, SIZE))
+    both = ((hull > 0.5) & (shadow > 0)).sum() / ((hull > 0.5) | (shadow > 0)).sum()
+    assert both > 0.97 and set(np.unique(hull)) == {0.0, 1.0}
+
+
+def test_eroding_feathering_and_the_forehead() -> None:
+    points = posed(Pose(0, 0, 0))
+    plain = parse.hull_mask(points, (SIZE, SIZE)) > 0.5
+    depth = ndimage.distance_transform_edt(plain)
+    eroded = parse.hull_mask(points, (SIZE, SIZE), erode_px=6) > 0.5
+    assert np.abs(depth[eroded].min() - 6) < 1.2 and depth[~eroded].max() < 7.5
+    soft = parse.hull_mask(points, (SIZE, SIZE), feather_px=10)
+    assert (soft[~plain] == 0).all() and (soft[depth > 11.5] == 1).all()  # inwards only
+    order = np.argsort(depth[plain])
+    assert np.corrcoef(np.minimum(depth[plain][order], 10), soft[plain][order])[0, 1] > 0.97
+    wider = parse.hull_mask(points, (SIZE, SIZE), erode_px=-5) > 0.5
+    assert wider[plain].all() and wider.sum() > plain.sum()
+    raised = parse.hull_mask(points, (SIZE, SIZE), forehead=0.2) > 0.5
+    top, chin = (int(np.flatnonzero(m.any(axis=1))[k]) for m, k in ((plain, 0), (plain, -1)))
+    assert np.flatnonzero(raised.any(axis=1))[0] == pytest.approx(top - 0.2 * (chin - top), abs=2)
+    assert np.array_equal(raised[SIZE // 2 + 10 :], plain[SIZE // 2 + 10 :])  # below the brows nothing moves
+
+
+def test_a_face_over_the_pictures_edge_has_no_edge_there() -> None:
+    points = posed(Pose(0, 0, 0)) - np.array([SIZE / 2, 0, 0], np.float32)
+    soft = parse.hull_mask(points, (SIZE, SIZE), feather_px=8)
+    assert soft[SIZE // 2, 0] == 1
+
+
+def test_regions_lie_inside_and_apart() -> None:
+    points = posed(Pose(15, 0, 0))
+    hull = parse.hull_mask(points, (SIZE, SIZE)) > 0.5
+    masks = {name: parse.region_mask(points, name, (SIZE, SIZE)) > 0.5 for name in parse.REGIONS}
+    assert all(mask.any() and (mask & ~hull).sum() <= 4 for mask in masks.values())
+    assert np.array_equal(masks["eyes"], masks["right_eye"] | masks["left_eye"])
+    assert masks["mouth"][masks["inner_mouth"]].all() and not (masks["eyes"] & masks["mouth"]).any()
+    for name, loop in (("right_eye", mesh.RIGHT_EYE), ("mouth", mesh.LIPS_OUTER)):
+        flat = points[list(loop), :2].astype(np.float64)
+        x, y = flat[:, 0], flat[:, 1]
+        area = abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+        outline = np.linalg.norm(flat - np.roll(flat, 1, axis=0), axis=1).sum()
+        assert area - 2 < masks[name].sum() < area + outline  # pixels on the line are drawn, too
+    with pytest.raises(InputError, match="no region 'ear'"):
+        parse.region_mask(points, "ear", (SIZE, SIZE))
+
+
+def hand_at(x: float, y: float, size: float, turn_deg: float = 0.0) -> Hand:
+    """An open hand, fingers up, `size` px from wrist to the middle knuckle."""
+    joints = [(0, 0)]
+    for angle in (-50, -20, 0, 18, 38):
+        direction = np.array([np.sin(np.radians(angle)), -np.cos(np.radians(angle))])
+        joints += [tuple(direction * (0.5 if angle == -50 else 1.0) + direction * 0.3 * k) for k in range(4)]
+    a = np.radians(turn_deg)
+    points = np.array(joints) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) * size + [x, y]
+    return Hand(points.astype(np.float32), 0.9)
+
+
+def test_a_hand_covers_its_joints_and_turns_with_them() -> None:
+    hand = hand_at(100, 150, 50)
+    mask = parse.hand_mask([hand], (SIZE, SIZE), soft_px=0)
+    for x, y in hand.points:
+        assert mask[round(float(y)), round(float(x))] == 1
+    assert hand.size == pytest.approx(50, rel=0.3)
+    matrix = align.square_matrix(np.array([100.0, 100.0]), 0.5, 30.0, 100)
+    moved = parse.hand_mask([hand], (100, 100), matrix, soft_px=0)
+    again = cv2.warpAffine(mask, matrix, (100, 100), flags=cv2.INTER_AREA)
+    assert ((moved > 0.5) & (again > 0.5)).sum() / ((moved > 0.5) | (again > 0.5)).sum() > 0.85
+    assert parse.hand_mask([], (8, 8)).max() == 0
+
+
+def test_real_hands_are_found_where_they_are_and_nowhere_else() -> None:
+    """At 7 s the hand lies on her cheek, at 13 s it is gone."""
+    finder = parse.HandFinder(every=1)
+    box = np.array([330, 40, 540, 350], np.float32)
+    frames = [next(iter(islice(media.read_frames(locate("sample_target"), t), 1))).image for t in (6.8, 13.0)]
+    hands = [finder(frames[0], box) for _ in range(3)][-1]
+    assert len(hands) == 1 and hands[0].presence > 0.5
+    assert box[0] - 60 < hands[0].points[:, 0].mean() < (box[0] + box[2]) / 2  # on the viewer's left
+    finder.reset()
+    assert [finder(frames[1], box) for _ in range(3)][-1] == []
+
+
+def lit(image: Image, seed: int, strength: float = 1.0) -> Image:
+    """Another light: smooth, and noise."""
+    random = np.random.default_rng(seed)
+    field = cv2.resize(
+        random.uniform(0.8, 1.2, (3, 3)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC
+    )
+    tint = 1 + strength * random.uniform(-0.04, 0.04, 3)
+    return np.clip(image * field[..., None] ** strength * tint + random.normal(0, 1.5, image.shape), 0, 255).astype(
+        np.uint8
+    )
+
+
+def test_only_what_is_really_different_is_evidence() -> None:
+    image = next(iter(islice(media.read_frames(locate("sample_source")), 1))).image[40:300, 170:430]
+    valid = np.zeros(image.shape[:2], np.float32)
+    cv2.ellipse(valid, (130, 130), (80, 110), 0, 0, 360, 1, -1)
+    usual = parse.residual_statistics([parse.residual(lit(image, k), image, valid) for k in range(12)])
+    clear = parse.residual_evidence(parse.residual(lit(image, 99), image, valid), usual)
+    assert np.quantile(clear, 0.99) < 3 and clear.shape == (128, 128)
+    covered = lit(image, 99)
+    covered[120:170, 90:150] = (30, 60, 160)
+    evidence = parse.residual_evidence(parse.residual(covered, image, valid), usual)
+    place = np.zeros((128, 128), bool)
+    place[round(125 * 128 / 260) : round(165 * 128 / 260), round(95 * 128 / 260) : round(145 * 128 / 260)] = True
+    outside = (cv2.resize(valid, (128, 128)) > 0.5) & ~cv2.dilate(place.astype(np.uint8), np.ones((15, 15))).astype(
+        bool
+    )
+    assert evidence[place].mean() > 4 and np.quantile(evidence[outside], 0.95) < 3
+    assert (evidence[cv2.resize(valid, (128, 128)) == 0] == 0).all()
+    tolerant = parse.residual_evidence(
+        parse.residual(covered, image, valid), usual, np.full(valid.shape, 4, np.float32)
+    )
+    np.testing.assert_allclose(tolerant, evidence / 4, rtol=1e-5)
+
+
+def test_without_anything_valid_there_is_no_evidence() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    difference = parse.residual(image, image, np.zeros((64, 64), np.float32))
+    assert difference[1].max() == 0
+    usual = parse.residual_statistics([difference])
+    assert parse.residual_evidence(difference, usual).max() == 0
+    with pytest.raises(InputError, match="at least one"):
+        parse.residual_statistics([])
