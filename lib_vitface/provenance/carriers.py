@@ -97,9 +97,10 @@ def fold(picture: Floats) -> NDArray[np.float64]:
 
 def noise_level(tile: NDArray[np.float64]) -> NDArray[np.float64]:
     """Magnitude of a tile's spectrum `[96, 49]` smoothed over 9 x 9 neighbours: the content that hides the mark."""
-    power = np.fft.fftshift(np.abs(np.fft.fft2(tile)) ** 2).astype(np.float32)
-    smooth = cv2.blur(power, (9, 9), borderType=cv2.BORDER_REFLECT)
-    level: NDArray[np.float64] = np.sqrt(np.fft.ifftshift(smooth).astype(np.float64) + 1e-12)
+    power = np.fft.fftshift(np.abs(np.fft.fft2(tile)) ** 2)
+    # float64, and not below 0: beside a very strong line the running sum of the blur rounds to less than nothing
+    smooth = np.maximum(cv2.blur(power, (9, 9), borderType=cv2.BORDER_REFLECT), 0.0)
+    level: NDArray[np.float64] = np.sqrt(np.fft.ifftshift(smooth) + 1e-12)
     return level[:, : TILE // 2 + 1]
 
 

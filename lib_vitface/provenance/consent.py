@@ -6,10 +6,12 @@ workspace keeps a copy of every record and revocation in `consent/`; a model fol
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
-import os
+import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from lib_vitface.types import Floats
 FORMAT = "vitface-consent"
 VERSION = 1
 FILE = "consent.json"
+_DIMENSIONS = 128
 SAME_PERSON = 0.363
 """Least cosine of SFace embeddings (a face set's mean against a record's reference) that counts as the same person."""
 
@@ -62,7 +65,8 @@ def make_record(
     if not statement.strip():
         raise InputError("--statement: say what the person agrees to.")
     today = datetime.date.today().isoformat()
-    if expires and _day(expires) < today:
+    expires = _day(expires) if expires else ""
+    if expires and expires < today:
         raise InputError(f"--expires: {expires} is past; give a later day or none.")
     values = tuple(round(float(v), 6) for v in reference)
     body = {
@@ -91,7 +95,7 @@ def save_record(record: ConsentRecord, path: Path) -> None:
 
 
 def _save(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -99,7 +103,8 @@ def _save(path: Path, values: dict[str, Any]) -> None:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_record(path: Path) -> ConsentRecord:
@@ -110,7 +115,7 @@ def load_record(path: Path) -> ConsentRecord:
             raise ConsentError(f"{path}: is no consent record; write one with `consent --action write`.")
         if values.pop("version", None) != VERSION:
             raise ConsentError(f"{path}: is a consent record of another version; write a new one with this version.")
-        record = ConsentRecord(**{**values, "reference": tuple(values["reference"])})
+        record = _record_of(values)
     except FileNotFoundError:
         raise ConsentError(f"{path}: there is no consent record; write one with `consent --action write`.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -119,6 +124,19 @@ def load_record(path: Path) -> ConsentRecord:
     data = _signed_bytes(body)
     if record.id != hashlib.sha256(data).hexdigest()[:32] or not is_signed(record.public_key, data, record.signature):
         raise ConsentError(f"{path}: the consent record was changed after it was signed; use an unchanged copy.")
+    return record
+
+
+def _record_of(values: dict[str, Any]) -> ConsentRecord:
+    """Raises ValueError, KeyError or TypeError for values that are none of a record, however well they may be signed."""
+    numbers = tuple(values["reference"])
+    if len(numbers) != _DIMENSIONS or not all(isinstance(v, float) and math.isfinite(v) for v in numbers):
+        raise ValueError("its reference is no embedding")
+    record = ConsentRecord(**{**values, "reference": numbers})
+    if not all(isinstance(v, str) for k, v in asdict(record).items() if k != "reference"):
+        raise ValueError("a text is missing")
+    if record.expires and datetime.date.fromisoformat(record.expires).isoformat() != record.expires:
+        raise ValueError("its last day is not written as YYYY-MM-DD")
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,22 +67,33 @@ def known_mark_key(workspace: Path) -> bytes | None:
 
 def _make(path: Path) -> None:
     key = Keys(Ed25519PrivateKey.generate())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(key._raw)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was quicker: its key counts
-            os.link(temporary, path)
+        _write_new(temporary, key._raw)
+        with contextlib.suppress(FileExistsError):  # another process or thread was quicker: its key counts
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a disk without hard links
+                _write_new(path, key._raw)
     except OSError as error:
         raise OutputError(
             f"{path}: the signing key cannot be written ({error.strerror}); choose another workspace."
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """A file that was not there, for its owner only."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def is_signed(public: str, data: bytes, signature: str) -> bool:

@@ -47,8 +47,8 @@ class Watermark:
 
     def embed(self, image: Image) -> Image:
         """A marked copy of RGB uint8 `[H, W, 3]`. Raises `InputError` for anything else."""
-        height, width = image.shape[:2]
         residual, contrast = normalised(grey(image))
+        height, width = image.shape[:2]
         tile = self._tile(residual, contrast)
         rows, columns = (-(-n // pattern.TILE) for n in contrast.shape)
         mark = np.tile(tile, (rows, columns))[: contrast.shape[0], : contrast.shape[1]]
