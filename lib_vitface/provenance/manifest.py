@@ -41,7 +41,8 @@ class Statement:
 
     @property
     def is_synthetic(self) -> bool:
-        return "algorithmicmedia" in self.source_type.lower()
+        term = self.source_type.lower()
+        return "algorithmicmedia" in term or "compositesynthetic" in term
 
 
 def statement(model_id: str, consent_id: str) -> Statement:
