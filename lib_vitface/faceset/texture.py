@@ -274,7 +274,8 @@ class TextureMemory:
     ) -> Rendering:
         """The person with `expression` (of this person's shape), drawn on a mesh at `landmarks` `[468, 3]` in a `size` px crop.
 
-        An open mouth of which no view is known shows what `footage` `[S, S, 3]` 0..255 (the driving crop) shows in its own.
+        An open mouth of which no view is known shows what `footage` `[S, S, 3]` 0..255 (the driving crop) shows in its own,
+        in the drawn face's light.
         """
         texture, trust = self.texture(expression, allowed)
         seen = _draw_triangles(landmarks, size, depth=True)
@@ -295,7 +296,10 @@ class TextureMemory:
             return
         known = float((trust * inside).sum() / inside.sum())
         amount = inside * np.clip(1 - known / _KNOWN, 0, 1)
-        image += ((_MOUTH_COLOR if footage is None else footage) - image) * amount[..., None]
+        if not amount.any():
+            return
+        filling = _MOUTH_COLOR if footage is None else footage * _light_ratio(image, footage, trust * (1 - inside))
+        image += (filling - image) * amount[..., None]
 
     def resized(self, size: int) -> TextureMemory:
         """The same memory with a smaller or larger atlas."""
@@ -321,6 +325,12 @@ class TextureMemory:
                 "The texture memory has another shape than this version writes; train the model again."
             )
         return memory
+
+
+def _light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:
+    """Gain per colour `[3]` that brings the footage's face to the light of the drawn one."""
+    total = [(picture * weight[..., None]).sum(axis=(0, 1)) for picture in (drawn, footage)]
+    return np.clip((total[0] + 1) / (total[1] + 1), 0.4, 2.5).astype(np.float32)
 
 
 def _unwrap(image: Image, landmarks: Floats, size: int) -> tuple[NDArray[np.uint8], Mask]:

@@ -15,7 +15,7 @@ hist  1-D transport per RGB channel (histogram matching).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -35,6 +35,8 @@ FEW_PIXELS, ENOUGH_PIXELS = 64.0, 256.0
 # Half a grey level of noise, in variance: a flat area then yields a gain near one and not a division by zero.
 NOISE = (0.5 / 255) ** 2
 MAX_GAIN = 4.0
+# Contrast of one face against another's that light can explain; beyond it features would be made stronger or fainter.
+CONTRAST = (0.6, 1.2)
 GRID = 25
 
 
@@ -66,6 +68,15 @@ class ColorStatistics:
         firm = np.flatnonzero(weights >= 0.5)
         picked = firm[np.linspace(0, len(firm) - 1, min(len(firm), MAX_SAMPLES)).astype(int)] if len(firm) else firm
         return cls(float(weights.sum()), mean, covariance, lab_mean, np.diag(lab_covariance), colors[picked])
+
+    def near(self, other: ColorStatistics) -> ColorStatistics:
+        """These means with no more and no less contrast against `other`'s than light can explain (see `CONTRAST`)."""
+        low, high = (c * c for c in CONTRAST)
+        lightness = float(np.clip(self.lab_variance[0], low * other.lab_variance[0], high * other.lab_variance[0]))
+        spread = max(float(np.trace(self.covariance)), 1e-12)
+        factor = float(np.clip(spread, low * np.trace(other.covariance), high * np.trace(other.covariance))) / spread
+        variance = np.array([lightness, *self.lab_variance[1:]])
+        return replace(self, covariance=self.covariance * factor, lab_variance=variance)
 
     @staticmethod
     def smooth(window: Sequence[ColorStatistics], weights: Sequence[float] | None = None) -> ColorStatistics:

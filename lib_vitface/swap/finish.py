@@ -12,6 +12,7 @@ from lib_vitface.faces import align, mesh
 from lib_vitface.faces.parse import Hand, hand_mask, hull_mask
 from lib_vitface.swap import blend
 from lib_vitface.swap.color import ColorStatistics, fit
+from lib_vitface.swap.light import light_map, relit, skin_mask
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.types import Face, Floats, Image, Mask
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:  # the module behind it loads torch
 
 @dataclass(frozen=True)
 class Measured:
-    """A new face with its mask `[S, S]` and the colours measured in it: its own, and the footage's at the same place."""
+    """A new face with its mask `[S, S]` and what was measured in it: the footage's light against its own (see `light`), its own
+    colours under that light, and the footage's at the same place."""
 
     swapped: SwappedFace
     mask: Mask
+    light: Floats
     own: ColorStatistics
     target: ColorStatistics
 
@@ -45,12 +48,15 @@ class Finisher:
         free = np.ones_like(shown)
         if self.options.occlusion and hands:
             free = 1 - hand_mask(hands, shown.shape, swapped.frame_to_crop, soft_px=max(size / 160, 0.7))
-        step = max(size // 192, 1)  # colours are known well enough from a part of the pixels
+        # Skin tells light and colour; brows, eyes and hair differ between people.
+        skin = skin_mask(landmarks, (size, size)) * blend.combine(shown, free)
+        step = max(size // 192, 1)  # a part of the pixels is enough
         part = np.s_[::step, ::step]
-        skin = blend.combine(shown, free)[part]
-        own = ColorStatistics.measure(np.ascontiguousarray(swapped.image[part]), skin)
-        target = ColorStatistics.measure(np.ascontiguousarray(footage[part]), skin)
-        return Measured(swapped, blend.combine(self._soft(shown, landmarks), free), own, target)
+        face, under, skin = (np.ascontiguousarray(a[part]) for a in (swapped.image, footage, skin))
+        light = light_map(face, under, skin)
+        own = ColorStatistics.measure(relit(face, light, self.options.relight), skin)
+        target = ColorStatistics.measure(under, skin)
+        return Measured(swapped, blend.combine(self._soft(shown, landmarks), free), light, own, target)
 
     def finish(
         self,
@@ -70,11 +76,12 @@ class Finisher:
         opacity = strength * options.opacity
         if opacity <= 0:
             return image
-        face = swapped.image
+        light = sum(w * one.light for w, one in zip(weights, around, strict=True)) / sum(weights)
+        face = relit(swapped.image, np.asarray(light, np.float32), options.relight)
         if options.color != "none":
             own = ColorStatistics.smooth([one.own for one in around], weights)
             target = ColorStatistics.smooth([one.target for one in around], weights)
-            face = fit(options.color, own, target).on_image(face)
+            face = fit(options.color, own, target.near(own)).on_image(face)
         face = blend.sharpen(face, options.sharpen)
         if options.motion_blur > 0:
             moved = swapped.frame_to_crop[:, :2] @ (options.motion_blur * np.asarray(movement_px, np.float64))

@@ -79,6 +79,13 @@ class SwapOptions:
         unit="frames",
         advanced=True,
     )
+    relight: float = option(
+        0.7,
+        help="How much of the footage's light, where it changes slowly over the face, the new face takes; 0 keeps its own.",
+        group=_LOOK,
+        low=0,
+        high=1,
+    )
     sharpen: float = option(0.0, help="Unsharp mask on the new face.", group=_LOOK, low=0, high=3)
     motion_blur: float = option(
         0.0,

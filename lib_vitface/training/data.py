@@ -25,7 +25,6 @@ from lib_vitface.types import Floats, Image, Mask, Tick, no_tick
 VARIANTS = 3  # references of one frame: nearly ideal, without the most alike views, few views
 _NEIGHBOUR_S = 0.4  # views nearer in time than this would give the answer away
 _HELD_OUT_EVERY = 8
-_MOUTH_LIGHT = 0.15  # spread of the gain between the footage's light in an unknown mouth and the person's own
 MAX_COVERED = 0.15  # share of a crop known to be covered above which eyes and mouth are not trusted either
 
 
@@ -115,7 +114,7 @@ def load_person(
             if references:
                 random = np.random.default_rng((seed, index, variant))
                 allowed = _allowed(small, expressions[index], near[index], variant, random)
-                footage = (images[index] * np.exp(random.normal(0, _MOUTH_LIGHT, 3))).astype(np.float32)
+                footage = images[index].astype(np.float32)
                 picture = small.render(landmarks[index], resolution, expressions[index], allowed, footage)
                 drawn[variant, index] = np.clip(picture.image, 0, 255)
                 layers[variant, index, ..., 0] = picture.mask * 255
