@@ -77,15 +77,15 @@ def make_app(site: Site, logins: dict[str, str]) -> Any:
     page = tabs.build(runner, studio)
     app = fastapi.FastAPI(title="ViTFace")
     routes.mount(app, routes.Api(runner, studio), [basic_guard(logins)] if logins else [])
-    wanted = {"css": (ROOT / "style.css").read_text(encoding="utf-8"), "head": head()}
-    known = inspect.signature(gradio.mount_gradio_app).parameters
-    if "css" in known:
-        extra = {k: v for k, v in wanted.items() if k in known}
+    extra: dict[str, Any] = {"auth": list(logins.items())} if logins else {}
+    css = (ROOT / "style.css").read_text(encoding="utf-8")
+    # fonts of the system: the usual theme asks a font server of somebody else's
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    if "css" in inspect.signature(gradio.mount_gradio_app).parameters:
+        extra.update(css=css, head=head(), theme=theme)
     else:
-        extra = {}
-        page.css, page.head = wanted["css"], wanted["head"]
-    if logins:
-        extra["auth"] = list(logins.items())  # type: ignore[assignment]
+        page.css, page.head, page.theme, page.theme_css = css, head(), theme, theme._get_theme_css()
+        page.stylesheets = theme._stylesheets
     page.queue()
     site.outputs.mkdir(parents=True, exist_ok=True)
     return gradio.mount_gradio_app(app, page, "/", allowed_paths=[str(site.outputs)], **extra)

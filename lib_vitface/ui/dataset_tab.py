@@ -17,7 +17,7 @@ HINT = (
     "Drop clips and photos of one person, best from all sides and in different light, and press “Build”. Clips of 10 to 30 "
     "seconds in which the head turns slowly are ideal."
 )
-_COLUMNS, _HEIGHT = 6, 420
+_COLUMNS, _HEIGHT = 5, 460
 
 
 def build(runner: Runner) -> tuple[Panel, list[Any], Any]:
@@ -95,9 +95,9 @@ class Browser:
             self.only = gr.Radio(
                 ["kept", "removed", "all"], value="kept", label="Which", elem_id="vitface-gallery-which"
             )
-            self.share = gr.Slider(
-                5, 100, value=100, step=5, label="First part of the order (%)", elem_id="vitface-gallery-share"
-            )
+        self.share = gr.Slider(
+            5, 100, value=100, step=5, label="First part of the order (%)", elem_id="vitface-gallery-share"
+        )
         self.page = gr.Slider(
             1, 2, value=1, step=1, label=f"Page of {faces.PAGE} faces", elem_id="vitface-gallery-page", visible=False
         )

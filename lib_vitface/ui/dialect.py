@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +35,20 @@ def on(
         wanted["api_visibility"] = "private"
     else:
         wanted["api_name"] = False
+    if act is not None and len(outputs) == 1:
+        act = _single(act)
     return event(act, list(inputs), list(outputs), **wanted)
+
+
+def _single(act: Callable[..., Any]) -> Callable[..., Any]:
+    """A list of one update as that update: for a single output gradio takes a list to be the value."""
+
+    @functools.wraps(act)
+    def unpacked(*values: Any) -> Any:
+        found = act(*values)
+        return found[0] if isinstance(found, list) and len(found) == 1 else found
+
+    return unpacked
 
 
 def webcam(label: str, elem_id: str) -> Any:
@@ -44,9 +58,9 @@ def webcam(label: str, elem_id: str) -> Any:
     return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id)
 
 
-def picture(label: str, elem_id: str, *, interactive: bool = False, height: int | None = None) -> Any:
-    """An RGB array, shown or (interactive) given."""
-    return gr.Image(type="numpy", label=label, elem_id=elem_id, interactive=interactive, height=height)
+def picture(label: str, elem_id: str, *, height: int | None = None, visible: bool = True) -> Any:
+    """An RGB array that is shown."""
+    return gr.Image(type="numpy", label=label, elem_id=elem_id, interactive=False, height=height, visible=visible)
 
 
 def gallery(label: str, elem_id: str, columns: int, height: int) -> Any:

@@ -69,7 +69,9 @@ def look(folder: Path, order: str, only: str, share: float, page: int) -> Page:
             (_thumbnail(faceset.image(record), bool(values["kept"][row])), _caption(values, row))
             for row, record in zip(rows, faceset.records(ids=ids), strict=True)
         ]
-        said = f"{len(chosen)} of {faceset.count()} faces; {len(faceset)} are kept."
+        said = (
+            f"{len(chosen)} of {faceset.count()} faces; {len(faceset)} are kept. Below each: sharpness, yaw and pitch."
+        )
         hints = coverage.hints_of(faceset)
         table = _pose_table(coverage.pose_of(faceset)) if len(faceset) else ""
     good = "Nothing is missing: views, mouth and eyes are all there."
@@ -89,10 +91,7 @@ def _likeness(faceset: Faceset, kept: bool | None) -> NDArray[Any]:
 
 
 def _caption(values: Numbers, row: int) -> str:
-    return (
-        f"sharp {values['sharpness'][row]:.2f} · {values['yaw_deg'][row]:+.0f}°/{values['pitch_deg'][row]:+.0f}° · "
-        f"alike {values['likeness'][row]:.2f}"
-    )
+    return f"{values['sharpness'][row]:.2f} · {values['yaw_deg'][row]:+.0f}°/{values['pitch_deg'][row]:+.0f}°"
 
 
 def _thumbnail(image: Image, kept: bool) -> Image:

@@ -127,7 +127,7 @@ def label_of(item: Declared) -> str:
 
 def info_of(item: Declared) -> str:
     """The declaration's help; flags become names of controls."""
-    text = _FLAG.sub(lambda m: f"“{m.group(1).replace('-', ' ').capitalize()}”", item.spec.help)
+    text = _FLAG.sub(lambda m: f"“{m.group(1).replace('-', ' ').capitalize()}”", item.spec.help).replace("`", "")
     limits = options.range_text(item.spec)
     return f"{text} ({limits})" if limits and not _is_slider(item) else text
 
@@ -158,6 +158,8 @@ def control(form: Form, item: Declared, *, files: bool = True) -> Any:
         return kind(choices=list(item.spec.choices), value=default, **shared)
     if _is_slider(item):
         return gr.Slider(item.spec.low, item.spec.high, value=default, step=_step(item), **shared)
+    if item.optional:  # an empty number field of gradio 3 is zero
+        return gr.Textbox(value="", placeholder="empty: by itself", **shared)
     if item.type in {int, float}:
         digits = {"precision": 0} if item.type is int else {}
         return gr.Number(value=default, **digits, **shared)
@@ -176,7 +178,8 @@ def _path_control(form: Form, item: Declared, shared: Mapping[str, Any], files: 
     text = "" if item.required or item.default is None else str(item.default)
     if role in _ROLE_NAMES:
         names = form.site.names(str(role))
-        return gr.Dropdown(choices=names, value=text or None, allow_custom_value=True, **shared)
+        first = next(iter(names), None) if role == "model" and form.task == "swap" else None
+        return gr.Dropdown(choices=names, value=text or first, allow_custom_value=True, **shared)
     hint = (
         "a name is made up" if item.required and item.name in {"output", "record"} else "name or path in the workspace"
     )
@@ -185,12 +188,13 @@ def _path_control(form: Form, item: Declared, shared: Mapping[str, Any], files: 
     box = gr.Textbox(value=text, placeholder=hint, lines=2 if item.many else 1, scale=3, **shared)
     if files and item.spec.kind in {"file", "path", "paths"} and role is None:
         drop = gr.File(
-            label="Drop files" if item.many else "Drop a file",
+            label=f"{label_of(item)}: files" if item.many else f"{label_of(item)}: file",
+            show_label=False,
             file_count="multiple" if item.many else "single",
             elem_id=f"{shared['elem_id']}-drop",
             elem_classes="vitface-drop",
             scale=1,
-            height=96,
+            height=108,
         )
         form.uploads.append((drop, box, item.many))
     return box

@@ -21,7 +21,7 @@ class Player:
 
     def __init__(self, prefix: str) -> None:
         self.video = gr.Video(label="Result", elem_id=f"{prefix}-video", visible=False, interactive=False)
-        self.picture = dialect.picture("Result", f"{prefix}-picture")
+        self.picture = dialect.picture("Result", f"{prefix}-picture", visible=False)
         self.file = gr.File(label="Download", elem_id=f"{prefix}-file", visible=False, interactive=False)
         self.components = [self.video, self.picture, self.file]
 

@@ -33,7 +33,7 @@ def build(runner: Runner) -> Panel:
             panel = Panel(runner, fields, "Train", HINT)
             plot = gr.HTML("", elem_id="vitface-train-loss")
             picture = dialect.picture(
-                "Rows: target, redrawn as itself, with the source's face, mask", "vitface-train-preview"
+                "Rows: target, redrawn as itself, with the source's face, mask", "vitface-train-preview", visible=False
             )
             moment = gr.Slider(
                 1, 2, value=1, step=1, label="Earlier previews", elem_id="vitface-train-moment", visible=False
@@ -46,7 +46,11 @@ def build(runner: Runner) -> Panel:
         shown = media.read_image(previews[-1]) if previews else None
         count = max(len(previews), 2)
         slider = dialect.update(maximum=count, value=count, visible=len(previews) > 1)
-        return [history.loss_plot(folder) if folder else "", dialect.update(value=shown), slider]
+        return [
+            history.loss_plot(folder) if folder else "",
+            dialect.update(value=shown, visible=bool(previews)),
+            slider,
+        ]
 
     def earlier(job_id: str | None, number: float) -> Any:
         try:
