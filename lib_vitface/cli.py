@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lib_vitface import __version__, options
-from lib_vitface.errors import Cancelled, ViTFaceError
+from lib_vitface.errors import Cancelled, InputError, ViTFaceError
 from lib_vitface.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -32,9 +32,16 @@ EXIT_CODES = (
 _STDOUT = "-"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises `InputError` where argparse would leave the program, so that `--json` is answered with JSON then too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` lists what can be given.")
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """All tasks and their flags."""
-    parser = argparse.ArgumentParser(
+    """All tasks and their flags. Parsing raises `InputError` for flags that are missing or unknown."""
+    parser = _Parser(
         prog="vitface",
         description="A digital clone of your own face, in video, always marked as synthetic.",
         epilog=EXIT_CODES,
@@ -80,7 +87,10 @@ def wants_own_process(arguments: Sequence[str]) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one task; returns the exit code."""
-    given = make_parser().parse_args(arguments)
+    try:
+        given = make_parser().parse_args(arguments)
+    except InputError as error:
+        return _fail(str(error), "InputError", error.exit_code, _wants_json(arguments))
     values = {k: v for k, v in vars(given).items() if not k.startswith("_") and k != "task"}
     if values.get("json") == _STDOUT:
         given._json = True
@@ -103,6 +113,12 @@ def main(arguments: Sequence[str]) -> int:
     else:
         _tell(result)
     return int(result.get("exit_code", 0))
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Before they are parsed: whether `--json` is among the arguments, without a file behind it."""
+    at = list(arguments).index("--json") if "--json" in arguments else -1
+    return at >= 0 and all(after.startswith("-") for after in arguments[at + 1 : at + 2])
 
 
 def _fail(message: str, kind: str, code: int, as_json: bool) -> int:
