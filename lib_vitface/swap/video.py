@@ -166,10 +166,10 @@ class _Run:
         """Faces of all frames, on disk; returns the number of frames."""
         chunk, store = self.options.chunk_frames, self.claim.store
         finished = store.chunks(self.claim.job.id, "analysed").get(0)
-        if finished is not None:
-            return int(finished.data["frames"])
         first = _unbroken(store.chunks(self.claim.job.id, "analysis"))
         self.resumed += first
+        if finished is not None:
+            return int(finished.data["frames"])
         start = first * chunk
         analyser = make_analyser(self.options)
         observer = Observer(

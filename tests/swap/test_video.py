@@ -1,0 +1,195 @@
+"""Whole videos through the swap with a stand-in model: complete, in time, and the same after any kill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tint import PlainDoor, Tint, options
+
+from lib_vitface import media
+from lib_vitface.assets import locate
+from lib_vitface.errors import Cancelled, CheckpointError, InputError, NoFaceError
+from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.detect import make_detector
+from lib_vitface.faces.landmarks import MeshLandmarker
+from lib_vitface.faces.parse import hull_mask
+from lib_vitface.jobs import JobStore
+from lib_vitface.swap.analysis import load_arrays, save_arrays
+from lib_vitface.swap.finish import Finisher
+from lib_vitface.swap.picture import swap_face, swap_images, swap_input
+from lib_vitface.swap.video import identity, swap_video
+
+PROGRAM = Path(__file__).with_name("tint.py")
+PLAIN = {"color": "none", "occlusion": False, "sharpen": 0, "start_s": 0.0, "end_s": 0.8}
+
+
+def swap(folder: Path, **values: Any) -> dict[str, Any]:
+    chosen = options(folder, **{"input": locate("sample_source"), **PLAIN, **values})
+    return swap_video(chosen, Tint(), PlainDoor(), JobStore(folder / "work"))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 frames in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = swap(folder)
+    assert (result["frames"], result["swapped_frames"], result["people"], result["resumed_chunks"]) == (24, 24, 1, 0)
+    assert not list((folder / "work").rglob("*.npz"))  # nothing is left of the job's own files
+    return folder / "out.mkv"
+
+
+def test_every_frame_is_there_and_only_its_face_changed(whole: Path) -> None:
+    analyse = Analyser(make_detector(), MeshLandmarker())
+    before = list(islice(media.read_frames(locate("sample_source")), 24))
+    after = list(media.read_frames(whole))
+    assert [abs(a.time - b.time) <= 0.001 for a, b in zip(after, before, strict=True)] == [True] * 24
+    for a, b in islice(zip(after, before, strict=True), 0, 24, 6):
+        (face,) = analyse(b.image)
+        assert face.landmarks is not None
+        inside = hull_mask(face.landmarks, a.image.shape[:2], erode_px=15) > 0.99
+        far = hull_mask(face.landmarks, a.image.shape[:2], erode_px=-40) == 0
+        ratio = a.image[inside].astype(float).mean(axis=0) / b.image[inside].mean(axis=0)
+        assert ratio[0] < 0.7 and ratio[1] > 1.05 and ratio[2] < 0.9  # the tint
+        np.testing.assert_array_equal(a.image[far], b.image[far])
+
+
+@pytest.mark.parametrize("dies_at", [3, 20, 70])  # in the first chunk, in a later one, and while swapping
+def test_killed_and_resumed_gives_the_same_bytes(whole: Path, tmp_path: Path, dies_at: int) -> None:
+    values = [f"{k}={v}" for k, v in {"input": locate("sample_source"), **PLAIN}.items()]
+    dead = subprocess.run([sys.executable, PROGRAM, tmp_path, str(dies_at), *values], capture_output=True, text=True)
+    assert dead.returncode == -9 and not (tmp_path / "out.mkv").exists()
+    result = swap(tmp_path)
+    assert (tmp_path / "out.mkv").read_bytes() == whole.read_bytes()
+    assert result["frames"] == 24 and (result["resumed_chunks"] > 0) == (dies_at > 8)
+
+
+def test_stopping_keeps_what_was_done(whole: Path, tmp_path: Path) -> None:
+    chosen = options(tmp_path, input=locate("sample_source"), **PLAIN)
+    store = JobStore(tmp_path / "work")
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        if note == "swapping" and done > 24 + 12:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        swap_video(chosen, Tint(), PlainDoor(), store, stop)  # type: ignore[arg-type]
+    assert not chosen.output.exists()
+    result = swap_video(chosen, Tint(), PlainDoor(), store)  # type: ignore[arg-type]
+    assert result["resumed_chunks"] >= 3 and chosen.output.read_bytes() == whole.read_bytes()
+
+
+def test_outputs_that_are_there_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "out.mkv").write_bytes(b"precious")
+    with pytest.raises(InputError, match=r"is there already.*--overwrite"):
+        swap(tmp_path)
+    assert (tmp_path / "out.mkv").read_bytes() == b"precious"
+    clip = tmp_path / "in.mkv"
+    clip.write_bytes(locate("sample_source").read_bytes())
+    with pytest.raises(InputError, match="is the input itself"):
+        swap(tmp_path, input=clip, output=clip, overwrite=True)
+
+
+def test_without_a_face_there_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(NoFaceError, match="no face was found"):
+        swap(tmp_path, input=locate("sample_no_face"), end_s=0.3)
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_a_changed_input_is_another_job(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    before = identity(tmp_path / "a")
+    assert identity(tmp_path / "a") == before
+    (tmp_path / "a").write_bytes(b"12")
+    assert identity(tmp_path / "a") != before
+    with pytest.raises(InputError, match="gone"):
+        identity(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-200], lambda d: b"rubbish", lambda d: b""])
+def test_damaged_files_of_a_job_are_named(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "x.npz"
+    save_arrays(path, {"a": np.arange(1000.0)})
+    np.testing.assert_array_equal(load_arrays(path)["a"], np.arange(1000.0))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"x\.npz: is damaged"):
+        load_arrays(path)
+
+
+# ------------------------------------------------------------------------------------------------------ pictures
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two pictures with a face, in a folder and below it, and one without."""
+    folder = tmp_path / "in"
+    for name, image in (
+        ("b.png", next(islice(media.read_frames(locate("sample_source")), 1)).image),
+        ("deep/a.jpg", next(islice(media.read_frames(locate("sample_target")), 1)).image),
+        ("empty.png", np.full((90, 120, 3), 127, np.uint8)),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        media.write_image(folder / name, image)
+    return folder
+
+
+def swap_folder(folder: Path, source: Path, output: Path, **values: Any) -> dict[str, Any]:
+    chosen = options(folder, input=source, output=output, codec="auto", **{"color": "none", **values})
+    return swap_input(chosen, Tint(), PlainDoor(), JobStore(folder / "work"))  # type: ignore[arg-type]
+
+
+def test_a_folder_keeps_its_names_and_tells_who_was_left_out(pictures: Path, tmp_path: Path) -> None:
+    result = swap_folder(tmp_path, pictures, tmp_path / "out")
+    assert result["pictures"] == 2 and result["without_face"] == [str(pictures / "empty.png")]
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
+        "b.png",
+        "deep/a.jpg",
+    ]
+    gap = np.abs(media.read_image(tmp_path / "out" / "b.png").astype(int) - media.read_image(pictures / "b.png"))
+    assert gap.max() > 40 and (gap.max(axis=2) == 0).mean() > 0.6
+
+
+def test_one_picture_without_a_face_is_an_error(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoFaceError, match=r"empty\.png"):
+        swap_folder(tmp_path, pictures / "empty.png", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+    assert swap_folder(tmp_path, pictures / "b.png", tmp_path / "out.png")["pictures"] == 1
+
+
+def test_the_person_named_by_a_picture_is_replaced(tmp_path: Path) -> None:
+    first, second = (next(islice(media.read_frames(locate(n)), 1)).image for n in ("sample_source", "sample_target"))
+    both = np.hstack([first[:, 120:480], second[:, 200:]])
+    for name, image in (("both", both), ("first", first), ("second", second)):
+        media.write_image(tmp_path / f"{name}.png", image)
+    for person, side in (("first", np.s_[:, :360]), ("second", np.s_[:, 360:])):
+        output = tmp_path / f"{person}-out.png"
+        swap_folder(tmp_path, tmp_path / "both.png", output, face="picture", face_picture=tmp_path / f"{person}.png")
+        changed = (media.read_image(output) != both).any(axis=2)
+        assert changed[side].sum() > 0.95 * changed.sum() > 1000
+    with pytest.raises(InputError, match="needs --face-picture"):
+        swap_folder(tmp_path, tmp_path / "both.png", tmp_path / "o.png", face="picture")
+
+
+def test_names_that_would_meet_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "a.bmp"):
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(InputError, match="the same name"):
+        swap_images(
+            options(tmp_path, input=folder, output=tmp_path / "out"), Tint(), PlainDoor(), JobStore(tmp_path / "w")
+        )  # type: ignore[arg-type]
+
+
+def test_a_face_turned_beyond_the_limit_is_left(tmp_path: Path) -> None:
+    image = next(islice(media.read_frames(locate("sample_source")), 1)).image
+    (face,) = Analyser(make_detector(), MeshLandmarker())(image)
+    finisher = Finisher(options(tmp_path, input=tmp_path))
+    assert swap_face(image, face, Tint(), finisher) is not None
+    small = Finisher(options(tmp_path, input=tmp_path, min_face_px=400))
+    assert swap_face(image, face, Tint(), small) is None
