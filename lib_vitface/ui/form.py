@@ -94,7 +94,8 @@ def build_items(form: Form, items: Sequence[Declared], *, files: bool = True) ->
         groups["Advanced"] = groups.pop("Advanced")
     made: dict[str, Any] = {}
     for number, (title, members) in enumerate(groups.items()):
-        with gr.Accordion(title, open=number == 0, elem_classes="vitface-group"):
+        name = title.lower().replace(" ", "-")
+        with gr.Accordion(title, open=number == 0, elem_id=f"{form.prefix}-group-{name}", elem_classes="vitface-group"):
             for row in _rows(members):
                 with gr.Row():
                     for item in row:

@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,9 @@ class Runner:
         self._waiting: deque[str] = deque()
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._asked: dict[str, float] = {}  # when a job was queued that has not ended since
+        self._cancelled: set[str] = set()
+        self._child: tuple[str, subprocess.Popen[bytes]] | None = None
 
     def submit(self, name: str, values: Mapping[str, Any]) -> Job:
         """A new job, checked and queued. Raises `InputError` for what the task would refuse."""
@@ -56,13 +60,20 @@ class Runner:
 
     def jobs(self, name: str | None = None) -> list[Job]:
         """Newest first."""
-        return [job for job in self.store.list() if job.kind.startswith(PREFIX) and name in (None, task_of(job))]
+        found = [job for job in self.store.list() if job.kind.startswith(PREFIX)]
+        return [self._as_seen(job) for job in found if name in (None, task_of(job))]
 
     def get(self, job_id: str) -> Job:
         """Raises `InputError` where there is no such job."""
         job = self.store.get(job_id)
         if not job.kind.startswith(PREFIX):
             raise InputError(f"There is no job {job_id!r}.")
+        return self._as_seen(job)
+
+    def _as_seen(self, job: Job) -> Job:
+        """One that was queued again still says in the store how it ended, until its new process has taken it."""
+        if job.updated < self._asked.get(job.id, 0.0):
+            return replace(job, state="queued", interrupted=False, error=None, note="waiting for its turn")
         return job
 
     def cancel(self, job_id: str) -> Job:
@@ -73,9 +84,19 @@ class Runner:
         elif job.state in {"queued", "running"}:
             with self._news, contextlib.suppress(ValueError):
                 self._waiting.remove(job_id)
-            with contextlib.suppress(Cancelled), self.store.claim(job_id):
-                raise Cancelled("Stopped before it began.")
+            child = self._child
+            if child is not None and child[0] == job_id:  # about to take the job
+                self._cancelled.add(job_id)
+                child[1].terminate()
+            else:
+                self._stopped(job_id)
         return self.get(job_id)
+
+    def _stopped(self, job_id: str) -> None:
+        """Notes that a job nobody works on was stopped."""
+        self._asked.pop(job_id, None)
+        with contextlib.suppress(Cancelled), self.store.claim(job_id):
+            raise Cancelled("Stopped before it began.")
 
     def resume(self, job_id: str) -> Job:
         """Queues a stopped, failed or interrupted job again; it goes on from what was finished."""
@@ -114,6 +135,7 @@ class Runner:
             if job_id in self._waiting:
                 return
             self._waiting.append(job_id)
+            self._asked[job_id] = time.time()
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="vitface jobs", daemon=True)
                 self._thread.start()
@@ -131,6 +153,8 @@ class Runner:
             try:
                 self._run(job_id)
             finally:
+                self._child = None
+                self._asked.pop(job_id, None)
                 self.site.after_long_work()
 
     def _run(self, job_id: str) -> None:
@@ -149,13 +173,18 @@ class Runner:
                     cwd=Path(__file__).resolve().parents[2],
                     start_new_session=True,
                 )
+                self._child = job_id, child
                 child.wait()
         except (OSError, InputError, OutputError) as error:
             with contextlib.suppress(InputError, OutputError), self.store.claim(job_id):
                 raise OutputError(f"The job's process cannot be started ({error}).") from error
             return
         job = self.store.get(job_id)
-        if job.state == "queued" or job.interrupted:  # died before or without a word
+        if job_id in self._cancelled:
+            self._cancelled.discard(job_id)
+            if job.state != "stopped":
+                self._stopped(job_id)
+        elif job.state == "queued" or job.interrupted:  # died before or without a word
             with contextlib.suppress(InputError, OutputError), self.store.claim(job_id):
                 raise OutputError(f"The job's process ended with code {child.returncode}; its log says why.")
 

@@ -55,6 +55,9 @@ def build(runner: Runner, studio: Studio, title: str = "ViTFace") -> gr.Blocks:
             [c for _, p in pairs for c in (p.job, *p.shown)],
             quiet=True,
         )
+    for block in blocks.blocks.values():
+        # the WebUI keeps start values by label, so “Quality” of one form would become that of another
+        block.do_not_save_to_config = True
     return blocks
 
 
