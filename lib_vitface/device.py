@@ -106,6 +106,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
+def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.cuda.amp.GradScaler:
+    """Loss scaling that float16 gradients need (Micikevicius et al. 2018, arXiv:1710.03740); does nothing for other formats."""
+    import torch
+
+    needed = dtype == torch.float16 and device.type == "cuda"
+    if hasattr(torch.amp, "GradScaler"):  # from torch 2.3 on
+        return torch.amp.GradScaler(device.type, enabled=needed)  # type: ignore[return-value,unused-ignore]
+    return torch.cuda.amp.GradScaler(enabled=needed)
+
+
 def measured_gflops(device: torch.device) -> dict[str, float]:
     """Speed by number format (`float32`, and `bfloat16` where it runs), in GFLOPS; from the cache where known."""
     return dict(_measured(str(device)))

@@ -209,7 +209,7 @@ def help_text(item: Declared) -> str:
     if limits:
         parts.append(f"Range: {limits}.")
     if not item.required and item.default not in (None, [], "") and item.type is not bool:
-        parts.append(f"Default: {_plain(item.default)}.")
+        parts.append(f"Default: {str(_plain(item.default)).rstrip('.')}.")
     return " ".join(parts)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from lib_vitface import media
 from lib_vitface.errors import InputError
 from lib_vitface.provenance import consent
+from lib_vitface.provenance.foreign import generator_of
 from lib_vitface.provenance.keys import known_mark_key
 from lib_vitface.provenance.manifest import read_statement
 from lib_vitface.provenance.reading import Reading, read
@@ -50,13 +51,16 @@ def is_marked(path: Path) -> bool:
 def _look(
     path: Path, options: InspectOptions, key: bytes | None, records: dict[str, consent.ConsentRecord]
 ) -> dict[str, Any]:
-    mark = read(_pictures(path, options.frames), key, search=options.search)
+    pictures = _pictures(path, options.frames)
+    mark = read(pictures, key, search=options.search)
+    generator = generator_of(pictures[0])
     said = read_statement(path)
     record = records.get(mark.record_id or (said.consent_id[:8] if said else ""))
     return {
         "file": str(path),
-        "synthetic": mark.present or (said is not None and said.is_synthetic),
+        "synthetic": mark.present or generator is not None or (said is not None and said.is_synthetic),
         "mark": _mark(mark),
+        "other_generator": generator,
         "statement": None if said is None else asdict(said),
         "consent_of": None if record is None else record.who,
     }

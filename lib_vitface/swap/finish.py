@@ -52,9 +52,9 @@ class Finisher:
         skin = skin_mask(landmarks, (size, size)) * blend.combine(shown, free)
         step = max(size // 192, 1)  # a part of the pixels is enough
         part = np.s_[::step, ::step]
-        face, under, skin = (np.ascontiguousarray(a[part]) for a in (swapped.image, footage, skin))
-        light = light_map(face, under, skin)
-        own = ColorStatistics.measure(relit(face, light, self.options.relight), skin)
+        new, under, skin = (np.ascontiguousarray(a[part]) for a in (swapped.image, footage, skin))
+        light = light_map(new, under, skin)
+        own = ColorStatistics.measure(relit(new, light, self.options.relight), skin)
         target = ColorStatistics.measure(under, skin)
         return Measured(swapped, blend.combine(self._soft(shown, landmarks), free), light, own, target)
 
@@ -89,10 +89,11 @@ class Finisher:
         return blend.paste(image, face, measured.mask, swapped.frame_to_crop, mode=options.blend, opacity=opacity)
 
     def _shown(self, learned: Mask, landmarks: Floats) -> Mask:
-        if self.options.mask == "learned":
+        if self.options.mask == "learned" and self.options.occlusion:
             return learned
         hull = hull_mask(landmarks, (learned.shape[0], learned.shape[1]), feather_px=2.0)
-        return hull if self.options.mask == "hull" else blend.combine(learned, hull)
+        alone = self.options.mask == "hull" or not self.options.occlusion
+        return hull if alone else blend.combine(learned, hull)
 
     def _soft(self, mask: Mask, landmarks: Floats) -> Mask:
         """The mask grown or shrunk and with a soft edge; it ends before the crop does."""

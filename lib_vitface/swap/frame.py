@@ -57,6 +57,7 @@ class _Placed:
 class ModelSwapper:
     """A trained model, ready to swap. `identity` says whom to draw: the source, or (redrawing) the target itself.
 
+    `weights` is the checkpoint's part: "weights" (the last averaged ones) or "best" (those of the least held-out loss).
     `shape` 0..1: how far the drawn face takes the source's proportions instead of keeping the footage's.
     """
 
@@ -68,13 +69,14 @@ class ModelSwapper:
         shape: float = 0.0,
         identity: int = SOURCE,
         clip_length: int = 4,
+        weights: str = "weights",
     ) -> None:
         checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
         self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
         self.device = devices.pick_device(device)
         self.dtype = devices.fast_dtype(self.device)
         self.network = build_model(checkpoint.config)
-        self.network.load_state_dict(checkpoint.tensors("weights"))
+        self.network.load_state_dict(checkpoint.tensors(weights))
         self.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.size = checkpoint.config.resolution
         self.learned_reference = checkpoint.config.kind == "vit"
@@ -164,6 +166,7 @@ class ModelSwapper:
             )
         if side != self.size:
             mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
-        area = hull_mask(placed.landmarks, (side, side), feather_px=2.0)
-        shown = (np.clip(mask, 0, 1) * area).astype(np.float32)
+        shown = np.clip(mask, 0, 1).astype(np.float32)
+        if self.learned_reference:  # beyond the mesh nothing was drawn
+            shown = shown * hull_mask(placed.landmarks, (side, side), feather_px=2.0)
         return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), shown, placed.matrix)

@@ -34,6 +34,14 @@ class SwapOptions:
     )
     overwrite: bool = option(False, help="Replace the output if it is there already.", group=_FILES)
 
+    weights: str = option(
+        "last",
+        help="Which weights of the model: the last ones, or the best ones by the loss on held-out frames.",
+        group=_FILES,
+        choices=("last", "best"),
+        advanced=True,
+    )
+
     face: str = option(
         "largest",
         help="The person to replace, as seen over the whole video: who is largest, furthest left or right, at a place "
@@ -108,7 +116,7 @@ class SwapOptions:
     mask: str = option(
         "both",
         help="What of the crop is shown: where the learned mask and the outline of the face both agree, the learned mask "
-        "alone, or the outline alone (hull).",
+        "alone (that of saehd may reach beyond the outline), or the outline alone (hull).",
         group=_SEAM,
         choices=MASKS,
     )
@@ -130,7 +138,11 @@ class SwapOptions:
         group=_SEAM,
         choices=BLENDS,
     )
-    occlusion: bool = option(True, help="Keep hands, hair and things before the face.", group=_SEAM)
+    occlusion: bool = option(
+        True,
+        help="Keep hands, hair and things before the face; if not, the outline alone says what is replaced.",
+        group=_SEAM,
+    )
 
     max_yaw_deg: float = option(
         75.0,

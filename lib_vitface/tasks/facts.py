@@ -12,16 +12,26 @@ from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.tasks.settings import DoctorOptions
 from lib_vitface.types import Host
 
-NEEDED = ("torch", "transformers", "cv2", "av", "numpy", "scipy", "safetensors", "onnxruntime", "cryptography", "PIL")
+NEEDED = (
+    "torch",
+    "transformers",
+    "cv2",
+    "av",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "cryptography",
+    "PIL",
+    "skimage",
+    "matplotlib",
+)
 OPTIONAL = {
     "insightface": "detector, embedding (its models are for non-commercial research only)",
     "facexlib": "detector",
-    "diffusers": "diffusion pass outside the WebUI",
     "dlib": "scoring of identities in `evaluate`",
-    "matplotlib": "reports and pose-coverage pictures",
     "rich": "progress bar",
 }
-_DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "Pillow", "dlib": "dlib-bin"}
+_DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "Pillow", "dlib": "dlib-bin", "skimage": "scikit-image"}
 
 
 def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
@@ -29,19 +39,17 @@ def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
     problems = []
     facts = device.describe(device.pick_device(host.device)) if util.find_spec("torch") else device.describe()
     packages = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
-    problems += [
-        f"Package {_DISTRIBUTIONS.get(n, n)} is missing: pip install {_DISTRIBUTIONS.get(n, n)}"
-        for n in NEEDED
-        if not packages[n]
-    ]
+    lacking = [_DISTRIBUTIONS.get(name, name) for name in NEEDED if not packages[name]]
+    problems += [f"Package {name} is missing: pip install {name}" for name in lacking]
     weights = []
     for asset in assets.ASSETS.values():
-        path = assets.find(asset.name)
-        if path is None and options.fetch:
-            try:
+        path = None
+        try:
+            path = assets.find(asset.name)
+            if path is None and options.fetch:
                 path = assets.locate(asset.name)
-            except MissingDependencyError as error:
-                problems.append(str(error))
+        except MissingDependencyError as error:
+            problems.append(str(error))
         weights.append(
             {
                 "name": asset.name,

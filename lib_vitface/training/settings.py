@@ -39,7 +39,12 @@ class TrainOptions:
     )
     views: int = option(48, help="Views of each person that the texture memory keeps.", group="Model", low=1, high=256)
     minutes: float | None = option(
-        None, help="Stop after this time.", group="Duration", low=0.05, high=100_000, unit="min"
+        None,
+        help="Stop when the model was trained this long in all, over all runs.",
+        group="Duration",
+        low=0.05,
+        high=100_000,
+        unit="min",
     )
     steps: int | None = option(
         None, help="Stop after this many steps in all.", group="Duration", low=1, high=10_000_000
@@ -67,7 +72,7 @@ class TrainOptions:
     )  # fmt: skip
     precision: str = option(
         "auto",
-        help="auto measures which of bfloat16 and float32 is faster on this machine.",
+        help="auto takes what is fastest here and does no harm: bfloat16 or float32 as measured, float16 on older CUDA cards.",
         group="Learning",
         choices=("auto", "float32", "bfloat16"),
     )
@@ -75,7 +80,7 @@ class TrainOptions:
                        group="Learning", low=0, high=2**31 - 1)  # fmt: skip
     random_warp: float = option(
         1.0,
-        help="Strength of the random distortion of the driving face; 0 turns it off.",
+        help="Strength of random turns, sizes and shifts, and of the distortion of the driving face; 0 turns all off.",
         group="Augmentation",
         low=0,
         high=3,
@@ -96,7 +101,7 @@ class TrainOptions:
     weight_mask: float = option(10.0, help="Weight of the mask's squared difference.", group="Losses", low=0, high=100,
                                 advanced=True)  # fmt: skip
     weight_eyes_mouth: float = option(
-        5.0, help="Extra weight of eyes and mouth.", group="Losses", low=0, high=300, advanced=True
+        5.0, help="Extra weight of eyes and mouth; vit only.", group="Losses", low=0, high=300, advanced=True
     )
     weight_edge: float = option(3.0, help="Weight of differences between edges, against blur; vit only.", group="Losses", low=0,
                                 high=100, advanced=True)  # fmt: skip

@@ -43,6 +43,7 @@ class Run:
     model: nn.Module
     average: dict[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
+    scaler: torch.cuda.amp.GradScaler
     step: int = 0
     elapsed_s: float = 0.0
     best: float = math.inf
@@ -79,7 +80,7 @@ def train(
     model = build_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = config.kind
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
-    run = Run(model, {}, make_optimizer(model, kind, rate))
+    run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype))
     checkpoint = _resume(options.model, config, run, device, consent_id)
     with Faceset.open(options.source) as source, Faceset.open(options.target) as target:
         persons = [
@@ -91,7 +92,8 @@ def train(
     memories = {
         f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
     }
-    augmentation = Augmentation(options.random_warp, options.color_jitter, options.covers, 0.5 if options.flip else 0.0)
+    covers = options.covers if kind == "vit" else 0.0
+    augmentation = Augmentation(options.random_warp, options.color_jitter, covers, 0.5 if options.flip else 0.0)
     sampler = Sampler(persons, options.batch, augmentation, options.seed)
     loop = _Loop(options, config, run, sampler, device, dtype, rate, publish)
     try:
@@ -147,6 +149,8 @@ def _resume(folder: Path, config: Config, run: Run, device: torch.device, consen
                 else v.to(device).to(memory_format=torch.channels_last if v.dim() == 4 else torch.preserve_format)
                 for k, v in values.items()
             }
+    if "scale" in state:
+        run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": float(state["scale"])})
     run.step, run.elapsed_s = found.step, found.elapsed_s
     run.best, run.since_best = found.notes.get("best", math.inf), found.notes.get("since_best", 0)
     return found
@@ -159,6 +163,8 @@ def _state(run: Run) -> dict[str, torch.Tensor]:
     for index, parameter in enumerate(p for g in run.optimizer.param_groups for p in g["params"]):
         for name, value in run.optimizer.state.get(parameter, {}).items():
             state[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    if run.scaler.is_enabled():
+        state["scale"] = torch.tensor(run.scaler.get_scale())
     return state
 
 
@@ -255,9 +261,11 @@ class _Loop:
             group["lr"] = self.rate * rate_at(run.step, self.progress(), self.options.warm_up)
         terms = self.losses(samples)
         run.optimizer.zero_grad(set_to_none=False)
-        terms["total"].backward()
+        run.scaler.scale(terms["total"]).backward()
+        run.scaler.unscale_(run.optimizer)
         norm = nn.utils.clip_grad_norm_(run.model.parameters(), self.options.clip or math.inf)
         if not (torch.isfinite(norm) and torch.isfinite(terms["total"])):
+            run.scaler.update()  # float16: too large a scale is what usually went wrong, it is halved now
             run.bad += 1
             if run.bad >= _BAD_STEPS:
                 raise ViTFaceError(
@@ -265,7 +273,8 @@ class _Loop:
                 )
             return {"bad": float(run.bad)}
         run.bad = 0
-        run.optimizer.step()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
         decay = min(self.options.averaging, (1 + run.step) / (10 + run.step)) if self.options.averaging else 0.0
         with torch.no_grad():
             current = run.model.state_dict()
