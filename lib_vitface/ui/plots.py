@@ -82,11 +82,11 @@ def _grid(low: float, high: float, span: tuple[float, float], x_name: str) -> st
         y = _y(float(value), (low, high))
         parts.append(f'<line class="vitface-rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="vitface-tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for value in np.linspace(*span, 6):
-        x = _x(float(value), span)
-        parts.append(
-            f'<text class="vitface-tick" x="{x:.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{value:.5g}</text>'
-        )
+    whole = span[1] - span[0] >= 20
+    for number, value in enumerate(np.linspace(*span, 6)):
+        x, anchor = _x(float(value), span), "end" if number == 5 else "middle"
+        text = f"{value:.0f}" if whole else f"{value:.3g}"
+        parts.append(f'<text class="vitface-tick" x="{x:.1f}" y="{_HEIGHT - 18}" text-anchor="{anchor}">{text}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(
         f'<text class="vitface-tick" x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_name)}</text>'

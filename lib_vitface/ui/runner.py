@@ -179,14 +179,19 @@ class Runner:
             with contextlib.suppress(InputError, OutputError), self.store.claim(job_id):
                 raise OutputError(f"The job's process cannot be started ({error}).") from error
             return
+        with contextlib.suppress(InputError, OutputError):  # it may have been deleted meanwhile
+            self._settle(job_id, child.returncode)
+
+    def _settle(self, job_id: str, code: int) -> None:
+        """What the store must say after a process that ended without saying it itself."""
         job = self.store.get(job_id)
         if job_id in self._cancelled:
             self._cancelled.discard(job_id)
             if job.state != "stopped":
                 self._stopped(job_id)
         elif job.state == "queued" or job.interrupted:  # died before or without a word
-            with contextlib.suppress(InputError, OutputError), self.store.claim(job_id):
-                raise OutputError(f"The job's process ended with code {child.returncode}; its log says why.")
+            with self.store.claim(job_id):
+                raise OutputError(f"The job's process ended with code {code}; its log says why.")
 
 
 def task_named(name: str) -> Task:

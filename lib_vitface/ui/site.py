@@ -71,7 +71,7 @@ class Site:
 
     def resolve(self, given: str | Path, home: Path, flag: str, writing: bool = False) -> Path:
         """An absolute path inside the folders that may be used; a bare name lies in `home`. Raises `InputError`."""
-        text = str(given).strip().strip('"')
+        text = str(given).strip().strip('"') if isinstance(given, (str, Path)) else ""
         if not text or "\x00" in text:
             raise InputError(f"{flag}: {given!r} is not a path.")
         try:
@@ -80,7 +80,9 @@ class Site:
             raise InputError(f"{flag}: {text[:200]!r} cannot be used ({error}).") from None
         workspace = self.workspace.resolve()
         folders = [workspace, self.outputs.resolve(), *(folder.resolve() for folder in self.allowed)]
-        private = any(path == workspace / name or workspace / name in path.parents for name in PRIVATE)
+        private = path == workspace or any(
+            path == workspace / name or workspace / name in path.parents for name in PRIVATE
+        )
         if private or (writing and path in folders) or not any(path == f or f in path.parents for f in folders):
             allowed = ", ".join(str(folder) for folder in folders)
             raise InputError(f"{flag}: {text[:200]} is outside the folders ViTFace may use ({allowed}).")
@@ -98,7 +100,8 @@ class Site:
             given = ready.get(item.name)
             if given is None:
                 continue
-            if not isinstance(given, (str, Path, list)):
+            listed = isinstance(given, list) and item.many
+            if not listed and not isinstance(given, (str, Path)):
                 raise InputError(f"{item.flag}: {given!r} is not a path.")
             many = given if isinstance(given, list) else str(given).splitlines() if item.many else [given]
             paths = [str(self.resolve(one, home, item.flag, writing)) for one in many if str(one).strip()]

@@ -1,0 +1,99 @@
+"""Which paths may be used, where bare names lie, and what becomes of uploads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib_vitface.errors import InputError
+from lib_vitface.tasks import TASKS
+from lib_vitface.ui.site import Site, safe_name
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "w", tmp_path / "out", (tmp_path / "extra",), upload_limit=100)
+
+
+def test_bare_names_lie_where_their_kind_does(site: Site) -> None:
+    placed = site.place(TASKS["train"], {"source": "me", "target": "her", "model": "m"})
+    assert placed["source"] == str(site.facesets.resolve() / "me")
+    assert placed["model"] == str(site.models.resolve() / "m")
+    placed = site.place(TASKS["swap"], {"model": "m", "input": "a.mp4", "output": "b.mp4"})
+    assert placed["input"] == str(site.uploads.resolve() / "a.mp4")
+    assert placed["output"] == str(site.outputs.resolve() / "b.mp4")
+
+
+def test_names_are_made_up_for_outputs(site: Site) -> None:
+    placed = site.place(TASKS["swap"], {"model": "m", "input": "a.mov"})
+    made = Path(placed["output"])
+    assert made.parent == site.outputs.resolve()
+    assert made.suffix == ".mov"
+    placed = site.place(TASKS["faceset"], {"input": "a.mp4"})
+    assert Path(placed["output"]).parent == site.facesets.resolve()
+
+
+def test_lists_of_paths_come_as_lines_or_lists(site: Site) -> None:
+    for given in ("a.mp4\n\nb.mp4\n", ["a.mp4", "b.mp4"]):
+        placed = site.place(TASKS["faceset"], {"input": given, "output": "f"})
+        assert [Path(p).name for p in placed["input"]] == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("bad", ["/etc/passwd", "../../x", "..", "~/x", 7, {"a": 1}, ["/etc/passwd"], [3]])
+def test_paths_outside_or_of_other_kinds_are_refused(site: Site, bad: object) -> None:
+    with pytest.raises(InputError):
+        site.place(TASKS["swap"], {"model": "m", "input": bad, "output": "b.mp4"})
+
+
+@pytest.mark.parametrize("bad", ["keys", "keys/mark.key", "jobs.sqlite3"])
+def test_keys_and_jobs_are_private(site: Site, bad: str) -> None:
+    with pytest.raises(InputError, match="outside"):
+        site.resolve(site.workspace / bad, site.uploads, "--input")
+
+
+def test_folders_themselves_are_never_written_over(site: Site) -> None:
+    with pytest.raises(InputError, match="outside"):
+        site.resolve(site.outputs, site.outputs, "--output", writing=True)
+
+
+def test_allowed_folders_and_links(site: Site, tmp_path: Path) -> None:
+    inside = tmp_path / "extra" / "clip.mp4"
+    assert site.resolve(inside, site.uploads, "--input") == inside.resolve()
+    site.uploads.mkdir(parents=True)
+    (site.uploads / "out").symlink_to("/etc")
+    with pytest.raises(InputError, match="outside"):
+        site.resolve("out/passwd", site.uploads, "--input")
+
+
+def test_uploads_are_kept_once_and_limited(site: Site, tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    source.write_bytes(b"12345")
+    first, second = site.keep_upload(source), site.keep_upload(source)
+    assert first == second
+    assert first.read_bytes() == b"12345"
+    assert [p for p in site.uploads.rglob("*") if p.is_file()] == [first]
+    source.write_bytes(b"x" * 101)
+    with pytest.raises(InputError, match="limit"):
+        site.keep_upload(source)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("../../etc/x", "x"), ("a\\b\\c.png", "c.png"), ("..", "file"), ("ä b;c.png", "ä b_c.png"), ("", "file")],
+)
+def test_names_of_uploads(given: str, kept: str) -> None:
+    assert safe_name(given) == kept
+
+
+def test_models_and_facesets_are_listed_newest_first(site: Site) -> None:
+    import os
+
+    for number, name in enumerate(("old", "new")):
+        folder = site.models / name
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text("{}")
+        os.utime(folder / "model.json", (number, number))
+    (site.models / "empty").mkdir()
+    assert site.names("model") == ["new", "old"]
+    assert site.names("faceset") == []
