@@ -43,7 +43,7 @@ def build(runner: Runner) -> Panel:
         with gr.Column(scale=4):
             panel = Panel(runner, fields, "Measure", HINT)
             curves = gr.HTML("", elem_id="vitface-evaluate-curves")
-            report = gr.File(label="Report", elem_id="vitface-evaluate-report", visible=False, interactive=False)
+            report = gr.File(label="Report", elem_id="vitface-evaluate-report-file", visible=False, interactive=False)
     with gr.Accordion("Blind comparison", open=False, elem_id="vitface-blind"):
         _blind(runner)
     fields.wire()

@@ -42,7 +42,7 @@ class Panel:
                 allow_custom_value=True,
             )
             self.progress = gr.HTML(self._shown(self._newest()), elem_id=f"{name}-progress")
-            self.result = gr.HTML("", elem_id=f"{name}-result")
+            self.result = gr.HTML("", elem_id=f"{name}-outcome")
             with gr.Accordion("Log", open=False):
                 self.log = gr.Textbox(
                     show_label=False, lines=8, max_lines=20, elem_id=f"{name}-log", interactive=False, container=False

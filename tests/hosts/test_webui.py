@@ -1,0 +1,263 @@
+"""The adapter against a small fake host (see fake_webui.py for what it stands for)."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements-ui.txt)")
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_webui  # noqa: E402
+from PIL import Image as Pillow  # noqa: E402
+
+from lib_vitface.errors import Cancelled, ConsentError, InputError, NoFaceError  # noqa: E402
+from lib_vitface.hosts import script_values  # noqa: E402
+from lib_vitface.types import Face  # noqa: E402
+from lib_vitface.ui.studio import Result, picture_items  # noqa: E402
+
+
+class Door:
+    """Marks by setting the first pixel."""
+
+    xmp = "<x:xmpmeta>\ufeffsaid</x:xmpmeta>".encode()
+
+    def mark(self, image: np.ndarray) -> np.ndarray:
+        if image[0, 0].tolist() == [1, 2, 3]:
+            return image
+        marked = image.copy()
+        marked[0, 0] = (1, 2, 3)
+        return marked
+
+
+class FakeStudio:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.prepared, self.asked, self.site = error, [], [], None
+
+    def prepare(self, values: Any) -> None:
+        self.prepared.append(values)
+        if isinstance(self.error, ConsentError):
+            raise self.error
+
+    def swap(self, image: Any, values: Any, tick: Any, *, denoiser: Any, alone: bool) -> Result:
+        assert alone, "the lock is held by the WebUI"
+        tick(0, 3, "swapping")
+        if self.error is not None:
+            raise self.error
+        self.asked.append((values, denoiser))
+        face = Face(np.float32([0, 0, 9, 9]), 1.0, np.zeros((5, 2), np.float32))
+        return Result(Door().mark(255 - image), face, Door())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Any]:
+    with fake_webui.installed(tmp_path) as adapter:
+        yield adapter
+
+
+def with_studio(host: Any, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> FakeStudio:
+    studio = FakeStudio(error)
+    monkeypatch.setattr(host, "renewed_studio", lambda: studio)
+    return studio
+
+
+def picture(value: int = 100) -> Any:
+    made = Pillow.new("RGB", (32, 24), (value, value, value))
+    made.info["parameters"] = "Steps: 4"
+    return made
+
+
+def swap(host: Any, p: Any, image: Any) -> Any:
+    pp = types.SimpleNamespace(image=image)
+    host.ViTFacePictures().postprocess_image_after_composite(p, pp)
+    return pp.image
+
+
+def test_importing_registers_nothing_and_register_once_each(host: Any) -> None:
+    callbacks = sys.modules["modules.script_callbacks"]
+    assert callbacks.registered == {}
+    host.register()
+    assert {name: len(found) for name, found in callbacks.registered.items()} == dict.fromkeys(
+        ("on_before_ui", "on_ui_settings", "on_ui_tabs", "on_app_started", "on_before_image_saved", "on_image_saved"), 1
+    )
+
+
+def test_the_script_file_shows_exactly_two_scripts(host: Any) -> None:
+    """The WebUI registers every `Script` subclass that it finds in the file's namespace."""
+    space: dict[str, Any] = {
+        "__file__": str(Path(__file__).parents[2] / "scripts" / "vitface.py"),
+        "__name__": "vitface",
+    }
+    exec(compile(Path(space["__file__"]).read_text(), space["__file__"], "exec"), space)
+    found = [v for v in space.values() if isinstance(v, type) and issubclass(v, fake_webui.Script)]
+    assert {cls.__name__ for cls in found} == {"ViTFaceScript", "ViTFacePictures"}
+
+
+def test_run_asks_for_the_swap_and_checks_it_first(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = with_studio(host, monkeypatch)
+    p = fake_webui.Processing()
+    names = [item.name for item in picture_items()]
+    values: list[Any] = [None] * len(names)
+    with pytest.raises(InputError, match="choose a model"):
+        host.ViTFaceScript().run(p, *values)
+    values[names.index("model")], values[names.index("opacity")] = "me", 0.5
+    host.ViTFaceScript().run(p, *values)
+    assert p.vitface == {"model": "me", "opacity": 0.5}
+    assert studio.prepared == [p.vitface]
+    values[names.index("opacity")] = 7
+    with pytest.raises(InputError, match="--opacity"):
+        host.ViTFaceScript().run(p, *values)
+
+
+def test_no_consent_no_generation(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_studio(host, monkeypatch, ConsentError("revoked"))
+    monkeypatch.setattr(sys.modules["modules.processing"], "process_images", lambda p: pytest.fail("it was generated"))
+    with pytest.raises(ConsentError):
+        host.ViTFaceScript().run(fake_webui.Processing(), "me")
+
+
+def test_pictures_are_swapped_marked_and_said(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_studio(host, monkeypatch)
+    p = fake_webui.Processing(vitface={"model": "me"})
+    made = swap(host, p, picture())
+    assert made.getpixel((5, 5)) == (155, 155, 155)
+    assert made.getpixel((0, 0)) == (1, 2, 3)
+    assert made.info["parameters"] == "Steps: 4", "the WebUI's own text stays"
+    assert "said" in made.info["XML:com.adobe.xmp"]
+
+
+def test_without_the_script_nothing_is_touched(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_studio(host, monkeypatch)
+    image, p = picture(), fake_webui.Processing()
+    assert swap(host, p, image) is image
+    host.ViTFacePictures().process(p)
+    assert p.extra_generation_params == {}
+    params = types.SimpleNamespace(p=p, image=image, pnginfo={}, filename="a.png")
+    host.before_saved(params)
+    assert params.image is image
+    assert params.pnginfo == {}
+
+
+@pytest.mark.parametrize("error", [NoFaceError("nobody there"), Cancelled("stopped"), RuntimeError("oops")])
+def test_what_cannot_be_swapped_stays_and_is_told(host: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    with_studio(host, monkeypatch, error)
+    p, image = fake_webui.Processing(vitface={"model": "me"}), picture()
+    assert swap(host, p, image) is image
+    assert len(p.comments) == 1
+    assert p.comments[0].startswith("ViTFace: ")
+    assert "oops" not in p.comments[0]
+
+
+def test_interrupt_and_skip_are_obeyed(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = with_studio(host, monkeypatch)
+    state = sys.modules["modules.shared"].state
+    p, image = fake_webui.Processing(vitface={"model": "me"}), picture()
+    for name in ("interrupted", "skipped"):
+        setattr(state, name, True)
+        assert swap(host, p, image) is image
+        with pytest.raises(Cancelled):
+            host.tick(1, 3, "x")
+        setattr(state, name, False)
+    assert studio.asked == []
+
+
+def test_saved_pictures_and_grids_bear_the_mark(host: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_studio(host, monkeypatch)
+    p = fake_webui.Processing(vitface={"model": "me"})
+    made = swap(host, p, picture())
+    params = types.SimpleNamespace(p=p, image=made, pnginfo={"parameters": "x"}, filename="a.png")
+    host.before_saved(params)
+    assert params.image is made, "marked already: a second mark would only do harm"
+    assert "said" in params.pnginfo["XML:com.adobe.xmp"]
+    washed = types.SimpleNamespace(p=p, image=picture(), pnginfo={}, filename="grid.png")
+    host.before_saved(washed)
+    assert washed.image.getpixel((0, 0)) == (1, 2, 3)
+    processed = fake_webui.Processed([picture(), made], 1)
+    host.ViTFacePictures().postprocess(p, processed)
+    assert processed.images[0].getpixel((0, 0)) == (1, 2, 3)
+    path = tmp_path / "a.jpg"
+    made.save(path)
+    host.after_saved(types.SimpleNamespace(p=p, filename=str(path)))
+    assert b"said" in path.read_bytes()
+    assert Pillow.open(path).size == (32, 24)
+
+
+def test_redrawing_uses_the_generation_and_cleans_up(host: Any) -> None:
+    p = fake_webui.Processing(prompts=["one", "two"], negative_prompts=["", "bad"], batch_index=1)
+    assert host.make_denoiser(p, 0.0) is None
+    image = np.full((100, 200, 3), 77, np.uint8)
+    drawn = host.make_denoiser(p, 0.25)(image, np.ones((100, 200), np.float32), 5)
+    inner = sys.modules["modules.processing"].made[-1]
+    assert drawn.shape == image.shape
+    assert (inner.prompt, inner.negative_prompt, inner.seed, inner.denoising_strength) == ("two", "bad", 5, 0.25)
+    assert (inner.width % 8, inner.height % 8) == (0, 0)
+    assert inner.height >= 512
+    assert not hasattr(inner, "vitface"), "the inner generation must not swap again"
+    assert inner.do_not_save_samples
+    assert inner.closed
+    assert inner.cached_c == [None, None]
+
+
+def test_axes_are_added_once_and_change_a_copy_only(host: Any) -> None:
+    options = sys.modules["modules.scripts"].scripts_data[0].module.axis_options
+    host.before_ui()
+    host.before_ui()
+    assert [axis.label for axis in options] == ["[ViTFace] model", "[ViTFace] strength", "[ViTFace] denoise"]
+    first = fake_webui.Processing(vitface={"model": "me"})
+    second = fake_webui.Processing(**first.__dict__)
+    options[1].apply(second, 0.25, [])
+    assert second.vitface == {"model": "me", "opacity": 0.25}
+    assert first.vitface == {"model": "me"}
+
+
+def test_settings_have_hints_and_reach_the_site(host: Any, tmp_path: Path) -> None:
+    shared = sys.modules["modules.shared"]
+    host.settings()
+    assert set(shared.opts.added) == {"vitface_folders", "vitface_device", "vitface_free_memory"}
+    assert all(info.said for info in shared.opts.added.values())
+    shared.opts.data = {"vitface_folders": f"{tmp_path}/a\n\n{tmp_path}/b", "vitface_device": "cpu"}
+    site = host.make_site()
+    assert [folder.name for folder in site.allowed] == ["a", "b"]
+    assert site.device == "cpu"
+    assert site.workspace == (tmp_path / "vitface").resolve()
+
+
+def test_keys_are_never_served_and_routes_mounted_once(host: Any, tmp_path: Path) -> None:
+    fastapi = pytest.importorskip("fastapi")
+    for _ in range(2):  # a reloaded WebUI has a new page and a new application
+        app, demo = fastapi.FastAPI(), types.SimpleNamespace(blocked_paths=[])
+        host.started(demo, app)
+        host.started(demo, app)
+        assert str((tmp_path / "vitface").resolve() / "keys") in demo.blocked_paths
+        assert "/vitface/v1/picture" in app.openapi()["paths"]
+
+
+def test_infotext_goes_out_and_comes_back() -> None:
+    values = {"model": "me", "face": "leftmost", "opacity": 0.5, "occlusion": False, "erode": 2.0, "face_picture": "/x"}
+    text = script_values.to_infotext(values)
+    assert text["Script"] == "ViTFace"
+    assert "/x" not in map(str, text.values()), "private paths stay private"
+    assert "ViTFace erode" not in text, "defaults are left out"
+    as_text = {key: str(value) for key, value in text.items()}
+    for item in picture_items():
+        back = script_values.from_infotext(item)(as_text)
+        if item.name in {"face_picture", "device", "detector"}:
+            assert back is None
+        else:
+            assert back == values.get(item.name, item.default), item.name
+        assert script_values.from_infotext(item)({"Steps": "4"}) is None, "another picture's text changes nothing"
+
+
+def test_the_script_page_has_fields_to_paste(host: Any) -> None:
+    script = host.ViTFaceScript()
+    with gr.Blocks():
+        controls = script.ui(is_img2img=True)
+    assert len(controls) == len(picture_items())
+    assert [control for control, _ in script.infotext_fields] == controls
+    assert "ViTFace model" in script.paste_field_names
+    assert controls[0].elem_id == "vitface-img2img-model"

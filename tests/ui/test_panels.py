@@ -1,0 +1,187 @@
+"""What the buttons of the tabs do, called as gradio would call them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements-ui.txt)")
+
+from lib_vitface.errors import InputError  # noqa: E402
+from lib_vitface.jobs import Job  # noqa: E402
+from lib_vitface.metrics.settings import EvaluateOptions  # noqa: E402
+from lib_vitface.swap.settings import SwapOptions  # noqa: E402
+from lib_vitface.types import Face  # noqa: E402
+from lib_vitface.ui import blind, dialect, faces, footage, history  # noqa: E402
+from lib_vitface.ui import form as forms  # noqa: E402
+from lib_vitface.ui.evaluate_tab import MeasureForm  # noqa: E402
+from lib_vitface.ui.panel import Panel  # noqa: E402
+from lib_vitface.ui.runner import Runner  # noqa: E402
+from lib_vitface.ui.site import Site  # noqa: E402
+
+
+class StillRunner(Runner):
+    """Queues and never starts."""
+
+    def _enqueue(self, job_id: str) -> None:
+        pass
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return StillRunner(Site(tmp_path / "w", tmp_path / "out"))
+
+
+@pytest.fixture
+def panel(runner: Runner) -> Panel:
+    with gr.Blocks():
+        fields = forms.build(runner.site, "swap", SwapOptions, "p")
+        made = Panel(runner, fields, "Swap", "a hint")
+        made.wire()
+    return made
+
+
+def start(panel: Panel, **values: Any) -> list[Any]:
+    given = [values.get(i.name, i.default if i.type is bool else None) for i in panel.form.items]
+    return panel._start(*given)
+
+
+def test_starting_makes_a_job_and_shows_it(panel: Panel, runner: Runner) -> None:
+    job, progress, *_ = start(panel, model="m", input="v.mp4", opacity=0.5)
+    made = runner.jobs("swap")[0]
+    assert job["value"] == made.id
+    assert made.options["opacity"] == 0.5
+    assert "waiting" in progress["value"]
+    _, progress, *_ = panel._stop(made.id) and ["", panel._look(made.id)[0]]
+    assert "stopped" in progress["value"]
+
+
+def test_what_is_wrong_is_said_and_no_job_is_made(panel: Panel, runner: Runner) -> None:
+    _, progress, *_ = start(panel, model="m", input="/etc/passwd")
+    assert "outside" in progress["value"]
+    _, progress, *_ = start(panel, model="m")
+    assert "--input" in progress["value"]
+    assert runner.jobs() == []
+
+
+def test_before_the_first_job_there_is_a_hint(panel: Panel) -> None:
+    assert "a hint" in panel._look(None)[0]["value"]
+    assert "a hint" in panel._look("run-swap-that-is-gone")[0]["value"]
+
+
+def test_measuring_always_leaves_figures(runner: Runner) -> None:
+    with gr.Blocks():
+        fields = MeasureForm(runner.site, "evaluate", "p")
+        forms.build_items(fields, forms.options.declared(EvaluateOptions))
+    found = fields.read([None] * len(fields.items))
+    assert found["json"].endswith(".json")
+    assert found["report"].endswith(".html")
+
+
+def test_one_update_for_one_output_is_no_list() -> None:
+    assert dialect._single(lambda: [dialect.update(value=1)])() == dialect.update(value=1)
+    assert dialect._single(lambda: "text")() == "text"
+
+
+def test_uploads_of_every_version_are_read(tmp_path: Path) -> None:
+    class Wrapper:
+        name = str(tmp_path / "a")
+
+    assert dialect.uploaded(None) == []
+    assert dialect.uploaded(str(tmp_path / "a")) == [tmp_path / "a"]
+    assert dialect.uploaded([Wrapper(), str(tmp_path / "b")]) == [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(InputError):
+        dialect.uploaded([7])
+
+
+def test_a_click_picks_the_smallest_face_there() -> None:
+    def face(*box: float) -> Face:
+        return Face(np.float32(box), 1.0, np.zeros((5, 2), np.float32))
+
+    large, small = face(0, 0, 100, 100), face(40, 40, 60, 60)
+    assert footage.face_at([large, small], 50, 50) is small
+    assert footage.face_at([large, small], 10, 10) is large
+    assert footage.face_at([large, small], 200, 10) is None
+    image = np.zeros((120, 130, 3), np.uint8)
+    assert footage.cut_out(image, small).shape == (44, 44, 3)
+    drawn = footage.marked(image, [small])
+    assert drawn.any()
+    assert not image.any(), "the frame itself is left alone"
+
+
+def test_frames_of_videos_pictures_and_folders(tmp_path: Path, make_video: Any) -> None:
+    video = make_video(tmp_path / "v.mp4", 20, 10)
+    first, last = footage.frame_at(video, 0.0), footage.frame_at(video, 1.0)
+    assert first.shape == last.shape == (48, 64, 3)
+    assert np.abs(first.astype(int) - last).mean() > 5
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for number in range(3):
+        faces.keep_picture(Site(tmp_path, tmp_path), np.full((16, 16, 3), number * 100, np.uint8), "x").rename(
+            folder / f"{number}.png"
+        )
+    assert footage.frame_at(folder, 0.0).max() == 0
+    assert footage.frame_at(folder, 1.0).min() == 200
+    assert footage.frame_at(folder / "1.png", 0.5).max() == 100
+    with pytest.raises(InputError):
+        footage.frame_at(tmp_path / "none.mp4", 0)
+
+
+def test_blind_votes_hide_and_keep_which_is_which(tmp_path: Path) -> None:
+    site = Site(tmp_path, tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    for name, value in (("one.png", 10), ("two.png", 200)):
+        picture = faces.keep_picture(site, np.full((16, 16, 3), value, np.uint8), name)
+        picture.rename(tmp_path / "out" / name)
+    sides = set()
+    for seed in range(8):
+        pair = blind.draw(site, "one.png", "two.png", random.Random(seed))
+        assert pair.left.max() == (10 if pair.key["left"].endswith("one.png") else 200)
+        sides.add(Path(pair.key["left"]).name)
+        said = blind.vote(site, pair.key, "left")
+        assert "Left was" in said
+    assert sides == {"one.png", "two.png"}, "sides are drawn by chance"
+    votes = [json.loads(line) for line in (tmp_path / blind.FILE).read_text().splitlines()]
+    assert len(votes) == 8
+    assert "8" in blind.tally(site) or blind.tally(site).count("<tr>") >= 2
+    with pytest.raises(InputError):
+        blind.vote(site, None, "left")
+    with pytest.raises(InputError):
+        blind.draw(site, "one.png", "/etc/passwd")
+
+
+def test_loss_and_speed_are_read_from_the_log(tmp_path: Path) -> None:
+    assert history.loss_plot(tmp_path) == ""
+    assert history.seconds_per_step(tmp_path) is None
+    steps = [{"step": n, "s": n * 0.5, "total": 3.0 / n, "dssim": 0.1} for n in range(1, 31)]
+    text = "\n".join(json.dumps(step) for step in steps)
+    (tmp_path / "loss.jsonl").write_text(text + '\n{"step": 31, "s"')
+    assert "<path" in history.loss_plot(tmp_path)
+    assert history.seconds_per_step(tmp_path) == pytest.approx(0.5)
+
+
+def test_estimate_is_honest_about_what_is_not_known(runner: Runner) -> None:
+    values = {"source": "a", "target": "b", "model": "m", "resolution": "96"}
+    said = history.estimate(runner, values)
+    assert "million parameters" in said
+    assert "not measured" in said
+    small = history.size_of(history.options.build(history.TrainOptions, {**values, "preset": "cpu"}))
+    large = history.size_of(history.options.build(history.TrainOptions, {**values, "preset": "small"}))
+    assert small[0] < large[0]
+    assert small[1] == 96
+
+
+def test_results_outside_the_folders_are_not_shown(runner: Runner) -> None:
+    from lib_vitface.ui.player import result_of
+
+    job = runner.store.create("run-swap", {})
+    with runner.store.claim(job.id) as claim:
+        claim.finish({"output": "/etc/passwd"})
+    found: Job = runner.get(job.id)
+    assert result_of(runner, found) is None
+    assert result_of(runner, None) is None
