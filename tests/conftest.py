@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from small_clone import SmallClone
 
 MakeVideo = Callable[..., Path]
 _SUFFIX_CODEC = {".webm": "libvpx-vp9", ".gif": "gif"}
@@ -136,3 +140,15 @@ def make_video() -> MakeVideo:
 def make_frame() -> Callable[[int, int, int], np.ndarray]:
     """`make_frame(index, width, height)`: the picture that `make_video` draws."""
     return synthetic_frame
+
+
+@pytest.fixture(scope="session")
+def clone_files(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
+    """Clips, facesets and a tiny trained model; tests change copies only."""
+    import small_clone  # late: most tests need no torch
+
+    from lib_vitface.models import swapper
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(swapper.PRESETS, "cpu", small_clone.TINY)
+        return small_clone.small_clone(tmp_path_factory.mktemp("clone files"), write_video)
