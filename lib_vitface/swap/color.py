@@ -37,6 +37,7 @@ NOISE = (0.5 / 255) ** 2
 MAX_GAIN = 4.0
 # Contrast of one face against another's that light can explain; beyond it features would be made stronger or fainter.
 CONTRAST = (0.6, 1.2)
+_TINT = (0.85, 1.2)  # the same of the colour channels a and b: less would make lips pale
 GRID = 25
 
 
@@ -72,10 +73,10 @@ class ColorStatistics:
     def near(self, other: ColorStatistics) -> ColorStatistics:
         """These means with no more and no less contrast against `other`'s than light can explain (see `CONTRAST`)."""
         low, high = (c * c for c in CONTRAST)
-        lightness = float(np.clip(self.lab_variance[0], low * other.lab_variance[0], high * other.lab_variance[0]))
+        least, most = (np.square([lightness, tint, tint]) for lightness, tint in zip(CONTRAST, _TINT, strict=True))
+        variance = np.clip(self.lab_variance, least * other.lab_variance, most * other.lab_variance)
         spread = max(float(np.trace(self.covariance)), 1e-12)
         factor = float(np.clip(spread, low * np.trace(other.covariance), high * np.trace(other.covariance))) / spread
-        variance = np.array([lightness, *self.lab_variance[1:]])
         return replace(self, covariance=self.covariance * factor, lab_variance=variance)
 
     @staticmethod
