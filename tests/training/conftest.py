@@ -17,6 +17,8 @@ from faceset_maker import make_record, posed_landmarks
 from lib_vitface.faceset.writer import FacesetWriter, Progress
 from lib_vitface.models import swapper
 from lib_vitface.models.encoder import EncoderConfig
+from lib_vitface.models.saehd import SAEHDConfig
+from lib_vitface.training import trainer
 from lib_vitface.types import Pose
 
 SIDE = 96
@@ -63,6 +65,7 @@ def facesets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preset cpu becomes a network that trains in a moment."""
+    """Preset cpu and saehd become networks that train in a moment; `models/test_models.py` knows the real sizes."""
     config = swapper.ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
     monkeypatch.setitem(swapper.PRESETS, "cpu", config)
+    monkeypatch.setattr(trainer, "saehd_config", lambda kind, size: SAEHDConfig(kind, size, "ud", 32, 16, 16, 8))
