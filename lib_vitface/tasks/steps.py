@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_vitface import media
-from lib_vitface.errors import ConsentError, InputError, NoFaceError
+from lib_vitface.errors import CheckpointError, ConsentError, InputError, NoFaceError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import to_dict
@@ -121,12 +121,16 @@ def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
 
 def train(options: TrainOptions, host: Host, who: str = "") -> dict[str, Any]:
     """Train or train on, as a job of the workspace. `who` is named in a declaration, where one has to be made."""
+    from lib_vitface.faceset.store import Faceset
     from lib_vitface.faceset.writer import sole_right
     from lib_vitface.jobs import JobStore
     from lib_vitface.provenance.publish import Publisher
     from lib_vitface.training.trainer import train as run
 
+    with Faceset.open(options.target):
+        pass  # says what is wrong with it before anything is made
     record = _training_record(options, host, who)
+    _check_model(options.model, record)
     keys = open_keys(host.workspace)
     publisher = Publisher(record.id, "preview", keys.mark)
     store = JobStore(host.workspace)
@@ -162,6 +166,14 @@ def _training_record(options: TrainOptions, host: Host, who: str) -> ConsentReco
     records.check(record, host.workspace)
     records.check_person(record, look, options.source)
     return record
+
+
+def _check_model(folder: Path, record: ConsentRecord) -> None:
+    """Raises `CheckpointError` where a model is there that was trained under another record; its record must stay."""
+    from lib_vitface.models.checkpoint import INDEX, open_model
+
+    if (folder / INDEX).exists() and (found := open_model(folder).consent_id) != record.id:
+        raise CheckpointError(f"{folder} belongs to another consent record ({found}); choose another folder.")
 
 
 def declare(workspace: Path, look: Floats, who: str = "") -> ConsentRecord:
@@ -221,6 +233,7 @@ def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
     from lib_vitface.faceset.store import INDEX, Faceset
     from lib_vitface.metrics.evaluate import evaluate as run
 
+    media.list_media([options.source])
     if not (options.source / INDEX).is_file():
         return run(options, host.tick)
     with ExitStack() as stack:

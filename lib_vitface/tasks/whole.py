@@ -209,15 +209,23 @@ def contact_sheet(target: Path, result: Path, start_s: float | None = None) -> I
     columns = []
     for moment in range(_MOMENTS):
         at = duration * (moment + 0.5) / _MOMENTS
-        pair = [
-            next(iter(media.read_frames(path, time_s))).image
-            for path, time_s in ((target, at + (start_s or 0.0)), (result, at))
-        ]
+        pair = [_picture_at(target, at + (start_s or 0.0)), _picture_at(result, at)]
         faces = analyser(pair[0])
         face = max(faces, key=lambda f: float(f.box[2] - f.box[0]), default=None)
         cells = [_cell(image) for image in pair] + [_close(image, face) for image in pair]
         columns.append(np.concatenate(cells, axis=0))
     return np.concatenate(columns, axis=1)
+
+
+def _picture_at(path: Path, time_s: float) -> Image:
+    """The first frame from a time on, or one from before where that is within the last frame."""
+    while True:
+        try:
+            return next(iter(media.read_frames(path, time_s))).image
+        except InputError:
+            if time_s <= 0:
+                raise
+            time_s = time_s / 2 if time_s > 0.02 else 0.0
 
 
 def _cell(image: Image) -> Image:
