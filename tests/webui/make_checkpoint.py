@@ -55,7 +55,12 @@ def config(clip: Path) -> dict[str, Any]:
         "first_stage_key": "jpg", "cond_stage_key": "txt", "image_size": 64, "channels": 4, "cond_stage_trainable": False,
         "conditioning_key": "crossattn", "monitor": "val/loss_simple_ema", "scale_factor": 0.18215, "use_ema": False,
     }  # fmt: skip
-    autoencoder = {"embed_dim": 4, "monitor": "val/rec_loss", "ddconfig": VAE, "lossconfig": {"target": "torch.nn.Identity"}}
+    autoencoder = {
+        "embed_dim": 4,
+        "monitor": "val/rec_loss",
+        "ddconfig": VAE,
+        "lossconfig": {"target": "torch.nn.Identity"},
+    }
     return {
         "model": {
             "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
