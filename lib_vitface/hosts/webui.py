@@ -34,6 +34,7 @@ from lib_vitface.ui.studio import Studio, picture_items
 
 log = logging.getLogger("vitface")
 _SECTION = ("vitface", TITLE)
+_NOTE = f"{TITLE} note"  # of a picture's infotext
 _SIDE = 512  # short side at which a face is redrawn
 _DOOR = "vitface_door"  # of the processing object: who published its pictures
 
@@ -158,12 +159,13 @@ class ViTFacePictures(scripts.Script):
             # the WebUI holds its queue's lock while it generates, and that lock cannot be taken twice
             result = renewed_studio().swap(picture, values, tick, denoiser=denoiser, alone=True)
         except ViTFaceError as error:
-            p.comment(f"ViTFace: {error}")
+            left_as_it_was(p, str(error))
             return
         except Exception:
             log.exception("a picture could not be swapped")
-            p.comment("ViTFace: the swap failed, and the picture is as it was generated; the console says why.")
+            left_as_it_was(p, "the swap failed, and the picture is as it was generated; the console says why.")
             return
+        p.extra_generation_params.pop(_NOTE, None)
         setattr(p, _DOOR, result.publisher)
         pp.image = said(Pillow.fromarray(result.image), pp.image.info, result.publisher)
 
@@ -172,6 +174,12 @@ class ViTFacePictures(scripts.Script):
         door = getattr(p, _DOOR, None)
         for number in range(getattr(processed, "index_of_first_image", 0) if door else 0):
             processed.images[number] = marked(processed.images[number], door)
+
+
+def left_as_it_was(p: Any, reason: str) -> None:
+    """Says so under the picture, and in its own infotext, which is all that a program is given."""
+    p.comment(f"{TITLE}: {reason}")
+    p.extra_generation_params[_NOTE] = reason
 
 
 def said(picture: Any, info: dict[str, Any], door: Any) -> Any:

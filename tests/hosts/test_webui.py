@@ -151,6 +151,10 @@ def test_what_cannot_be_swapped_stays_and_is_told(host: Any, monkeypatch: pytest
     assert len(p.comments) == 1
     assert p.comments[0].startswith("ViTFace: ")
     assert "oops" not in p.comments[0]
+    assert p.extra_generation_params["ViTFace note"] in p.comments[0], "programs see the infotext only"
+    with_studio(host, monkeypatch)
+    swap(host, p, image)
+    assert "ViTFace note" not in p.extra_generation_params, "the next picture of the batch went well"
 
 
 def test_interrupt_and_skip_are_obeyed(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
