@@ -41,7 +41,11 @@ def extract(
     raises to stop; what was committed by then is kept.
     """
     found = inputs.expand(options.input)
+    for one in found:
+        if one.named:
+            inputs.length(one, options)  # says what cannot be read before anything is made
     consent = _consent(options.consent)
+    _check_free(options.output)
     with sole_right(options.output), _opened(options) as faceset:
         faceset.note("consent", consent)
         faceset.note("finished", False)
@@ -64,15 +68,22 @@ def _consent(path: Path | None) -> dict[str, str] | None:
         ) from None
 
 
+def _check_free(folder: Path) -> None:
+    """Raises `OutputError` for a folder that holds other things than a faceset."""
+    if not folder.is_dir() or (folder / INDEX).exists():
+        return
+    ours = (LOCK, f".{INDEX}")
+    others = [p.name for p in folder.iterdir() if p.name != IMAGES and not p.name.startswith(ours)]
+    if others or ((folder / IMAGES).is_dir() and any((folder / IMAGES).iterdir())):
+        raise OutputError(f"{folder} holds other files ({(others or [IMAGES])[0]}); name a new or an empty folder.")
+
+
 def _opened(options: FacesetOptions) -> FacesetWriter:
     """The faceset to write into: new, continued, or emptied, as `options.exists` says."""
     folder = options.output
     settings = {name: getattr(options, name) for name in _FIXED}
     if not (folder / INDEX).exists():
-        ours = (LOCK, f".{INDEX}")
-        others = [p.name for p in folder.iterdir() if p.name != IMAGES and not p.name.startswith(ours)]
-        if others or ((folder / IMAGES).is_dir() and any((folder / IMAGES).iterdir())):
-            raise OutputError(f"{folder} holds other files ({(others or [IMAGES])[0]}); name a new or an empty folder.")
+        _check_free(folder)
         return FacesetWriter.create(folder, settings)
     if options.exists == "fail":
         raise OutputError(

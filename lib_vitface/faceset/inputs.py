@@ -16,6 +16,7 @@ from lib_vitface.errors import InputError
 from lib_vitface.faceset import interop
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import INDEX, Faceset
+from lib_vitface.media.container import check_readable
 from lib_vitface.types import Face, Image
 
 
@@ -55,6 +56,7 @@ def expand(paths: Sequence[Path]) -> list[Input]:
 
 
 def _folder(path: Path) -> list[Input]:
+    check_readable(path)
     if (path / INDEX).is_file():  # one of our own, e.g. to join two
         with Faceset.open(path) as faceset:
             return [Input(faceset.image_path(record), "photo", False) for record in faceset.records()]

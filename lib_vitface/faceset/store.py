@@ -48,20 +48,31 @@ class Faceset:
         Raises InputError where there is none, CheckpointError where it is damaged, of another version or unfinished.
         """
         self = cls(path)
-        index = self.path / INDEX
-        if not index.is_file():
+        try:
+            there = (self.path / INDEX).is_file()
+        except OSError as error:
+            raise InputError(f"{path} may not be read ({error.strerror}); change its permissions.") from None
+        if not there:
             raise InputError(f"{path} is not a faceset ({INDEX} is not there); make one with the faceset command.")
+        try:
+            self._check(unfinished)
+        except CheckpointError:
+            self.close()
+            raise
+        return self
+
+    def _check(self, unfinished: bool) -> None:
+        index = self.path / INDEX
         with self._reading():
             found = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
         if found[0] != APPLICATION_ID:
             raise CheckpointError(f"{index} is not the index of a faceset; name a folder the faceset command made.")
         if found[1] != VERSION:
             raise CheckpointError(
-                f"{path} is a faceset of format {found[1]} and this version reads format {VERSION}; build it again."
+                f"{self.path} is a faceset of format {found[1]} and this version reads format {VERSION}; build it again."
             )
         if not unfinished and not self.finished:
-            raise CheckpointError(f"{path} is unfinished; run the faceset command on it once more to complete it.")
-        return self
+            raise CheckpointError(f"{self.path} is unfinished; run the faceset command on it once more to complete it.")
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""

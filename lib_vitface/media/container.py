@@ -113,7 +113,7 @@ def output_error(path: Path, error: BaseException) -> OutputError:
         return OutputError(f"{path}: the disk is full; free some space or choose another place.")
     if code in _DENIED:
         return OutputError(f"{path}: it may not be written; choose another folder or change its permissions.")
-    return OutputError(f"{path}: it cannot be written ({error}).")
+    return OutputError(f"{path}: it cannot be written ({error}); choose another place.")
 
 
 @contextlib.contextmanager

@@ -117,7 +117,6 @@ class _Pictures:
         swapped = swap_face(image, face, self.swapper, self._finisher, self._hands_near(image, face))
         if swapped is None:
             return False
-        output.parent.mkdir(parents=True, exist_ok=True)
         quality = 95 if self.options.quality is None else self.options.quality
         self.publisher.image(output, swapped, quality=quality, alpha=alpha)
         return True
