@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lib_vitface import media
 from lib_vitface.provenance import manifest
-from lib_vitface.provenance.watermark import Watermark
+from lib_vitface.provenance.watermark import FRAME, Watermark
 from lib_vitface.types import Frame, Image, VideoInfo
 
 
@@ -85,4 +85,4 @@ class _Marking:
 
     def write(self, frame: Frame) -> None:
         # embed, not ensure: a frame of footage that was marked before gets its own mark all the same, at half the cost
-        self._writer.write(replace(frame, image=self._watermark.embed(frame.image)))
+        self._writer.write(replace(frame, image=self._watermark.embed(frame.image, FRAME)))

@@ -25,7 +25,10 @@ from lib_vitface.provenance.code import Payload, encode, keyed_code, short_id
 from lib_vitface.provenance.reading import HIGH_PASS, Reading, grey, normalised, read
 from lib_vitface.types import Floats, Image
 
-_STRENGTH = 1.4  # root mean square of what is added to luma, in grey levels
+STILL, FRAME = 1.4, 0.85
+"""Root mean square of what is added to luma, in grey levels: in a picture that stands alone, and in a frame of a video, many of
+which are read together. It is a static pattern under a moving face, so in video it also costs steadiness."""
+
 _MASKING = 0.25  # exponent of the local contrast in the local strength; 0 would be the same everywhere
 _ISS = 1.0  # share of the content's own say at the carriers that is made up for
 _WEAKEST, _STRONGEST = 0.0, 3.0  # of a coded bit's carriers, relative to the mean
@@ -45,14 +48,14 @@ class Watermark:
         place = self.payload.code ^ int(short, 16)
         self._moved = phases * pattern.carriers().turn((place % pattern.TILE, place // pattern.TILE % pattern.TILE))
 
-    def embed(self, image: Image) -> Image:
-        """A marked copy of RGB uint8 `[H, W, 3]`. Raises `InputError` for anything else."""
+    def embed(self, image: Image, rms: float = STILL) -> Image:
+        """A marked copy of RGB uint8 `[H, W, 3]`; `rms` is the strength. Raises `InputError` for anything else."""
         residual, contrast = normalised(grey(image))
         height, width = image.shape[:2]
-        tile = self._tile(residual, contrast)
+        strength = _strength(contrast, rms)
+        tile = self._tile(residual, contrast, strength)
         rows, columns = (-(-n // pattern.TILE) for n in contrast.shape)
         mark = np.tile(tile, (rows, columns))[: contrast.shape[0], : contrast.shape[1]]
-        strength = _strength(contrast)
         shrinks = min(height, width) < min(contrast.shape)
         mark = cv2.resize(
             mark * strength, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
@@ -73,7 +76,7 @@ class Watermark:
         """Reads whatever mark there is, see `reading.read`; this mark's key is used to say whether it is genuine."""
         return read(images, self._key)
 
-    def _tile(self, residual: Floats, contrast: Floats) -> Floats:
+    def _tile(self, residual: Floats, contrast: Floats, strength: Floats) -> Floats:
         """The tile for this picture: carriers of bits that the content contradicts are made stronger, the others weaker."""
         known = pattern.carriers()
         host = pattern.fold(residual) * (pattern.TILE**2 / residual.size)
@@ -81,7 +84,7 @@ class Watermark:
         values = np.fft.rfft2(host)[known.rows, known.columns]
         says = (values * self._moved.conj()).real / level
         # What an even mark would say at the same place, after the reader's filter and normalisation.
-        gain = float(np.mean(_strength(contrast) / contrast)) * pattern.TILE**2 / math.sqrt(2 * len(known.rows))
+        gain = float(np.mean(strength / contrast)) * pattern.TILE**2 / math.sqrt(2 * len(known.rows))
         mark = gain * _response() / level
         amplitude = np.ones(len(values))
         for group, members in ((known.bit, known.data), (np.zeros(len(known.sync), np.intp), known.sync)):
@@ -90,10 +93,10 @@ class Watermark:
         return pattern.tile_of(self._moved * amplitude)
 
 
-def _strength(contrast: Floats) -> Floats:
-    """Local strength of the mark in grey levels, its mean square fixed so that the picture's PSNR is."""
+def _strength(contrast: Floats, rms: float) -> Floats:
+    """Local strength of the mark in grey levels, its root mean square fixed so that the picture's PSNR is."""
     shape = contrast**_MASKING
-    return np.asarray(shape * np.float32(_STRENGTH / math.sqrt(float(np.mean(shape * shape)))))
+    return np.asarray(shape * np.float32(rms / math.sqrt(float(np.mean(shape * shape)))))
 
 
 @functools.lru_cache(maxsize=1)
