@@ -41,7 +41,7 @@ CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
 SEGMENT_SUFFIX = ".nut"
 SEGMENT_MUXERS = {SEGMENT_SUFFIX: "nut", ".segment.mov": "mov", ".segment.mkv": "matroska"}
 
-DEFAULT_QUALITY = {"h264": 18, "h265": 20, "vp9": 24, "av1": 26}
+DEFAULT_QUALITY = {"h264": 16, "h265": 18, "vp9": 24, "av1": 26}
 QUALITY_TOP = {"h264": 51, "h265": 51, "vp9": 63, "av1": 63}
 ALPHA_CODECS = ("vp9", "prores", "ffv1", "gif", "images")
 

@@ -83,7 +83,7 @@ def test_options_follow_quality_and_preset() -> None:
     plan = plan_encoding(EncodeSettings("h264", quality=23, preset="slow"), INFO, Path("a.mp4"))
     assert plan.options["crf"] == "23"
     assert plan.options["preset"] == "slow"
-    assert plan_encoding(EncodeSettings("h264"), INFO, Path("a.mp4")).options["crf"] == "18"
+    assert plan_encoding(EncodeSettings("h264"), INFO, Path("a.mp4")).options["crf"] == "16"
     speeds = {p: plan_encoding(EncodeSettings("vp9", preset=p), INFO, Path("a.webm")).options for p in ("fast", "slow")}
     assert speeds["fast"]["cpu-used"] > speeds["slow"]["cpu-used"]
     assert plan_encoding(EncodeSettings("h265"), INFO, Path("a.mp4")).tag == "hvc1"
