@@ -4,7 +4,7 @@ Files in `settings` (what to ask an encoder), `container` (opening, errors, atom
 `writer`, `audio` (tracks carried over), `segments` (joining a resumable job's parts), `images`, `pipeline` (overlap).
 """
 
-from lib_vitface.media.container import encoders
+from lib_vitface.media.container import check_place, encoders
 from lib_vitface.media.images import (
     folder_images,
     is_image,
@@ -24,6 +24,7 @@ __all__ = [
     "EncodeSettings",
     "EncoderPlan",
     "FrameWriter",
+    "check_place",
     "encoders",
     "folder_images",
     "is_image",

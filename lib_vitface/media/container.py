@@ -125,6 +125,19 @@ def writing(path: Path) -> Iterator[None]:
         raise output_error(path, error) from error
 
 
+def check_place(path: Path) -> None:
+    """Raises `OutputError` where `path` can hardly be written: said before the work, not after it. Makes nothing."""
+    place = path.absolute().parent
+    try:
+        while not place.exists():
+            place = place.parent
+        good = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    except OSError:
+        good = False
+    if not good:
+        raise OutputError(f"{path}: it may not be written; choose another folder or change its permissions.")
+
+
 @contextlib.contextmanager
 def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary path next to `path` that takes its place when the block ends well, and is removed when it does not.

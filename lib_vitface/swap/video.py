@@ -61,13 +61,14 @@ def swap_video(
 
 
 def check_output(options: SwapOptions) -> None:
-    """Raises `InputError` when the output would replace something it must not."""
+    """Raises `InputError` when the output would replace something it must not, `OutputError` where it cannot be written."""
     output = options.output
     if output.exists() and output.resolve() == options.input.resolve():
         raise InputError(f"{output}: is the input itself; name another output.")
     empty_folder = output.is_dir() and not any(output.iterdir())
     if output.exists() and not empty_folder and not options.overwrite:
         raise InputError(f"{output}: is there already; name another output or use --overwrite.")
+    media.check_place(output)
 
 
 def find_job(store: JobStore, options: SwapOptions) -> Job:

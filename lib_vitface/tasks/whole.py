@@ -67,6 +67,7 @@ class _Clone:
         media.plan_encoding(media.EncodeSettings(), info, options.output)
         if options.output.exists() and not options.overwrite and self._swapped() is None:
             raise InputError(f"{options.output}: is there already; name another output or use --overwrite.")
+        media.check_place(options.output)
 
     def facesets(self) -> None:
         """Both persons' faces."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib_vitface.errors import InputError
+from lib_vitface.errors import InputError, OutputError
 from lib_vitface.options import build
 from lib_vitface.tasks.settings import CloneOptions
 from lib_vitface.tasks.whole import _Clone, _name_of, contact_sheet
@@ -59,9 +59,9 @@ def test_the_same_people_get_the_same_folder(tmp_path: Path) -> None:
 def test_clone_checks_before_it_works(make_video: MakeVideo, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "t.mp4", 3)
 
-    def refused(words: str, **more: Any) -> None:
+    def refused(words: str, kind: type[Exception] = InputError, **more: Any) -> None:
         values = {"source": [clip], "target": clip, "output": tmp_path / "out.mp4", "work": tmp_path / "work", **more}
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(kind, match=words):
             _Clone(build(CloneOptions, values), Host(tmp_path / "space")).check()
 
     refused("no such file", source=[tmp_path / "none.mp4"])
@@ -70,6 +70,7 @@ def test_clone_checks_before_it_works(make_video: MakeVideo, tmp_path: Path) -> 
     refused("cannot be written; end the name", output=tmp_path / "o.avi")
     (tmp_path / "there.mp4").touch()
     refused("is there already", output=tmp_path / "there.mp4")
+    refused("o.mp4: it may not be written; choose another", OutputError, output=tmp_path / "a.png" / "deep" / "o.mp4")
     assert not (tmp_path / "work").exists() and not (tmp_path / "space").exists()
 
 
