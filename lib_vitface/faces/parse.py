@@ -1,7 +1,7 @@
 """What belongs to the face and what lies before it, as masks `[H, W]` float32 0..1 in crop space.
 
-Three independent sources: the mesh (`hull_mask`, `region_mask`), hands (`HandFinder`, `hand_mask`), and whatever differs from
-what the person should look like (`residual_evidence`). Each gives a mask; who blends decides how to combine them.
+Two independent sources: the mesh (`hull_mask`, `region_mask`) and hands (`HandFinder`, `hand_mask`). Each gives a mask; who blends
+decides how to combine them, and with the mask a model has learned.
 """
 
 from __future__ import annotations
@@ -303,106 +303,3 @@ def _stroke(drawn: NDArray[np.uint8], a: NDArray[np.float64], b: NDArray[np.floa
     start, end = ([round(float(v) * (1 << _SHIFT)) for v in p] for p in (a, b))
     thick = min(max(1, round(width)), 32767)
     cv2.line(drawn, (start[0], start[1]), (end[0], end[1]), 255, thick, cv2.LINE_AA, _SHIFT)
-
-
-# ------------------------------------------------------------------------------------------------ what differs
-
-_GRID = 128
-"""Side of the pictures in which differences are judged, px."""
-_BLUR = 1.6  # px of the grid; edges that lie a pixel beside their prediction cancel out
-_LIGHT_SPANS = (0.5, 0.25, 0.125)  # parts of the face size over which light may differ, coarse to fine
-_OUTLIER = 2.5  # in spreads: what differs more is no light
-_FLOOR = (2.0, 1.2, 1.2)  # least spread of L, a, b: sensor noise, coding, rendering
-
-
-def residual(crop: Image, prediction: Image, valid: Mask) -> tuple[Floats, Mask]:
-    """How a crop differs from what was predicted, light taken out: `([128, 128, 3] in units of L a b, [128, 128] weight)`.
-
-    `crop`, `prediction` RGB `[H, W, 3]`, `valid` `[H, W]` 0..1 where the prediction holds. Light multiplies L + 16 and a, b
-    alike (all are cube roots) and may tint a, b; both are smooth, found coarse to fine by averages from which pixels that
-    differ strongly are left out, so an occluder is not explained away as light.
-    """
-    seen, wanted = _lab(crop), _lab(prediction)
-    weight = cv2.resize(np.asarray(valid, np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
-    weight = np.where(weight > 0.5, weight, 0).astype(np.float32)
-    if weight.sum() < 16:
-        return np.zeros((_GRID, _GRID, 3), np.float32), np.zeros((_GRID, _GRID), np.float32)
-    ratio = np.log((seen[..., 0] + 16) / (wanted[..., 0] + 16))
-    light = _smooth_light(ratio[..., None], weight)
-    tint = seen[..., 1:] - wanted[..., 1:] * np.exp(light)
-    left = np.concatenate([50 * (ratio[..., None] - light), tint - _smooth_light(tint, weight)], axis=2)
-    return _blurred(left, weight, _BLUR), weight
-
-
-def _lab(image: Image) -> Floats:
-    small = cv2.resize(image, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-
-
-def _blurred(values: Floats, weight: Mask, sigma: float) -> Floats:
-    """Gaussian mean `[H, W, C]` of the weighted pixels only."""
-    total = cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
-    summed = cv2.GaussianBlur(values * weight[..., None], (0, 0), sigma).reshape(values.shape)
-    return (summed / np.maximum(total, 1e-3)).astype(np.float32)
-
-
-def _smooth_light(difference: Floats, weight: Mask) -> Floats:
-    """The smooth part `[H, W, C]` of a difference that outliers have no say in."""
-    inside = weight > 0
-    smooth = np.broadcast_to(np.median(difference[inside], axis=0), difference.shape).astype(np.float32)
-    size = float(np.sqrt(weight.sum()))
-    for span in _LIGHT_SPANS:
-        left = difference - smooth
-        spread = 1.48 * np.median(np.abs(left[inside]), axis=0) + 1e-4
-        trust = weight * np.clip(1 - ((left / (2 * _OUTLIER * spread)) ** 2).max(axis=2), 0, 1) ** 2
-        near = cv2.GaussianBlur(trust, (0, 0), span * size)[..., None]
-        change = cv2.GaussianBlur(left * trust[..., None], (0, 0), span * size).reshape(left.shape)
-        # Where nothing is trusted nearby (deep inside an occluder) the coarser light stands.
-        smooth = smooth + change / (near + 0.05)
-    return smooth.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class ResidualStatistics:
-    """What differences are usual where, over a clip: `centre` and `spread` `[128, 128, 3]` in units of L a b."""
-
-    centre: Floats
-    spread: Floats
-
-
-def residual_statistics(samples: Sequence[tuple[Floats, Mask]]) -> ResidualStatistics:
-    """Median and median absolute deviation of `residual` results of frames spread over a clip (50 to 100 are plenty).
-
-    Something that lies before a place for less than half of the samples does not count as usual there.
-    """
-    if not samples:
-        raise InputError("Residual statistics need at least one frame.")
-    values = np.stack([np.where(w[..., None] > 0, v, np.nan) for v, w in samples])
-    empty = np.isnan(values).all(axis=0)
-    values[:, empty] = 0
-    centre = np.nanmedian(values, axis=0)
-    spread = 1.48 * np.nanmedian(np.abs(values - centre), axis=0)
-    centre = np.where(np.abs(centre) < 2 * np.array(_FLOOR) + spread, centre, 0)
-    spread = cv2.GaussianBlur(cv2.dilate(spread, np.ones((5, 5))), (0, 0), 2.0)
-    return ResidualStatistics(centre.astype(np.float32), np.maximum(spread, _FLOOR).astype(np.float32))
-
-
-def residual_evidence(
-    difference: tuple[Floats, Mask], statistics: ResidualStatistics, tolerance: Mask | None = None
-) -> Mask:
-    """How unusual the difference is, `[128, 128]`: about 1 where the face is as usual, well above 4 on something else.
-
-    `difference` is a `residual`; `tolerance` `[H, W]` >= 1 divides the evidence where the prediction cannot know (inside
-    eyes and mouth). 0 where nothing was predicted.
-    """
-    values, weight = difference
-    unusual = (values - statistics.centre) / statistics.spread
-    inside = weight > 0
-    if not inside.any():
-        return np.zeros((_GRID, _GRID), np.float32)
-    score = np.sqrt((unusual**2).mean(axis=2))
-    restless = float(np.quantile(score[inside], 0.4)) / 0.8  # a blurred or far-off frame differs everywhere
-    score = score / max(restless, 1.0)
-    if tolerance is not None:
-        score = score / cv2.resize(tolerance, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
-    return np.where(inside, score, 0).astype(np.float32)

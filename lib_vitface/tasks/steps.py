@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_vitface import media
+from lib_vitface import device, media
 from lib_vitface.errors import CheckpointError, ConsentError, InputError, NoFaceError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
@@ -140,6 +140,7 @@ def train(options: TrainOptions, host: Host, who: str = "") -> dict[str, Any]:
         records.save_record(record, options.model / records.FILE)
         result = run(options, _both(host.tick, claim.progress), consent_id=record.id, publish=publisher.image)
         claim.finish(result)
+        device.release_memory(device.pick_device(options.device))
     return {**result, "consent": record.id, "job": job.id}
 
 
@@ -221,11 +222,19 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     media.list_media([options.input])  # says at once what is wrong with the input, before a model is loaded
     publisher = publisher_of(options.model, host.workspace)
     checkpoint = open_model(options.model)
-    with host.exclusive():
+    with host.exclusive(), device.PeakMemory() as memory:
         part = "best" if options.weights == "best" else "weights"
         swapper = ModelSwapper(checkpoint, device=options.device, weights=part)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick)
-    return {**result, "model_id": checkpoint.model_id, "consent": checkpoint.consent_id}
+        used = swapper.device
+        del swapper
+        device.release_memory(used)
+    return {
+        **result,
+        "peak_memory_mb": round(memory.peak_bytes / 2**20),
+        "model_id": checkpoint.model_id,
+        "consent": checkpoint.consent_id,
+    }
 
 
 def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lib_vitface.assets import locate
 from lib_vitface.errors import InputError
 from lib_vitface.faces import align, mesh, parse
 from lib_vitface.faces.parse import Hand
-from lib_vitface.types import Floats, Image, Pose
+from lib_vitface.types import Floats, Pose
 
 SIZE = 200
 
@@ -111,48 +111,3 @@ def test_real_hands_are_found_where_they_are_and_nowhere_else() -> None:
     assert box[0] - 60 < hands[0].points[:, 0].mean() < (box[0] + box[2]) / 2  # on the viewer's left
     finder.reset()
     assert [finder(frames[1], box) for _ in range(3)][-1] == []
-
-
-def lit(image: Image, seed: int, strength: float = 1.0) -> Image:
-    """Another light: smooth, and noise."""
-    random = np.random.default_rng(seed)
-    field = cv2.resize(
-        random.uniform(0.8, 1.2, (3, 3)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC
-    )
-    tint = 1 + strength * random.uniform(-0.04, 0.04, 3)
-    return np.clip(image * field[..., None] ** strength * tint + random.normal(0, 1.5, image.shape), 0, 255).astype(
-        np.uint8
-    )
-
-
-def test_only_what_is_really_different_is_evidence() -> None:
-    image = next(iter(islice(media.read_frames(locate("sample_source")), 1))).image[40:300, 170:430]
-    valid = np.zeros(image.shape[:2], np.float32)
-    cv2.ellipse(valid, (130, 130), (80, 110), 0, 0, 360, 1, -1)
-    usual = parse.residual_statistics([parse.residual(lit(image, k), image, valid) for k in range(12)])
-    clear = parse.residual_evidence(parse.residual(lit(image, 99), image, valid), usual)
-    assert np.quantile(clear, 0.99) < 3 and clear.shape == (128, 128)
-    covered = lit(image, 99)
-    covered[120:170, 90:150] = (30, 60, 160)
-    evidence = parse.residual_evidence(parse.residual(covered, image, valid), usual)
-    place = np.zeros((128, 128), bool)
-    place[round(125 * 128 / 260) : round(165 * 128 / 260), round(95 * 128 / 260) : round(145 * 128 / 260)] = True
-    outside = (cv2.resize(valid, (128, 128)) > 0.5) & ~cv2.dilate(place.astype(np.uint8), np.ones((15, 15))).astype(
-        bool
-    )
-    assert evidence[place].mean() > 4 and np.quantile(evidence[outside], 0.95) < 3
-    assert (evidence[cv2.resize(valid, (128, 128)) == 0] == 0).all()
-    tolerant = parse.residual_evidence(
-        parse.residual(covered, image, valid), usual, np.full(valid.shape, 4, np.float32)
-    )
-    np.testing.assert_allclose(tolerant, evidence / 4, rtol=1e-5)
-
-
-def test_without_anything_valid_there_is_no_evidence() -> None:
-    image = np.zeros((64, 64, 3), np.uint8)
-    difference = parse.residual(image, image, np.zeros((64, 64), np.float32))
-    assert difference[1].max() == 0
-    usual = parse.residual_statistics([difference])
-    assert parse.residual_evidence(difference, usual).max() == 0
-    with pytest.raises(InputError, match="at least one"):
-        parse.residual_statistics([])
