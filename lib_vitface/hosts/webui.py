@@ -115,6 +115,8 @@ class ViTFaceScript(scripts.Script):
         self.form = forms.Form(make_site(), "swap", prefix)
         forms.build_items(self.form, picture_items())
         self.form.wire()
+        for name in ("model", "face_picture"):
+            self.form.component(name).do_not_save_to_config = True  # may be gone at the next start
         model = self.form.component("model")
         create_refresh_button(model, lambda: None, lambda: {"choices": make_site().names("model")}, f"{prefix}-refresh")
         pairs = list(zip(self.form.items, self.form.components, strict=True))
