@@ -2,6 +2,7 @@
 
     python start.py demo                clone, train, swap and mark two sample clips
     python start.py doctor              what is here and what is missing
+    python start.py ui [options]        the same tabs as in the WebUI, in a page of their own; `ui --help` lists its options
     python start.py TASK [options]      any task of `python -m lib_vitface`; `TASK --help` lists its options
     python start.py test [options]      linters and tests; options go to pytest
     python start.py lint                linters only
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 10), (3, 12)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = "torch>=2.1"
+REQUIREMENTS = {"test": "requirements-dev.txt", "lint": "requirements-dev.txt", "ui": "requirements-ui.txt"}
 LINTERS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
 
 
@@ -162,6 +164,8 @@ def commands(arguments: list[str], python: Path) -> list[list[str]]:
         return linters
     if task == "test":
         return [*linters, [str(python), "-m", "pytest", "-ra", *rest]]
+    if task == "ui":
+        return [[str(python), "-m", "lib_vitface.hosts.standalone", *rest]]
     return [[str(python), "-m", "lib_vitface", *arguments]]
 
 
@@ -201,10 +205,11 @@ def main(arguments: list[str]) -> int:
         say("`lint` takes no options.")
         return 2
     checking = arguments[0] in {"test", "lint"}
+    requirements = REQUIREMENTS.get(arguments[0], "requirements.txt")
     try:
         folder = venv_folder(dict(os.environ))
         python, version = make_venv(folder)
-        install(folder, python, version, ROOT / ("requirements-dev.txt" if checking else "requirements.txt"))
+        install(folder, python, version, ROOT / requirements)
     except StartError as error:
         say(str(error))
         return 5

@@ -93,11 +93,12 @@ def test_torch_on_each_system() -> None:
 def test_requirements_are_named_once_and_dev_includes_all() -> None:
     from packaging.requirements import Requirement
 
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-optional.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-optional.txt", "requirements-ui.txt"):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         wanted = [Requirement(line).name.lower() for line in lines if line and line[0] not in "#-"]
         assert wanted and len(set(wanted)) == len(wanted)
-    assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+    for name in start.REQUIREMENTS.values():
+        assert "-r requirements.txt" in (ROOT / name).read_text(encoding="utf-8").splitlines()
 
 
 def test_commands() -> None:
@@ -106,6 +107,7 @@ def test_commands() -> None:
     linters = [[*head, "ruff", "check", "."], [*head, "ruff", "format", "--check", "."], [*head, "mypy"]]
     assert start.commands(["lint"], python) == linters
     assert start.commands(["test", "-k", "x y"], python) == [*linters, [*head, "pytest", "-ra", "-k", "x y"]]
+    assert start.commands(["ui", "--port", "0"], python) == [[*head, "lib_vitface.hosts.standalone", "--port", "0"]]
     assert start.commands(["swap", "--input", "a b"], python) == [[*head, "lib_vitface", "swap", "--input", "a b"]]
 
 
