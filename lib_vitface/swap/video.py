@@ -72,11 +72,14 @@ def check_output(options: SwapOptions) -> None:
 
 
 def find_job(store: JobStore, options: SwapOptions) -> Job:
-    """The unfinished job for exactly this work, or a new one."""
+    """The unfinished job for exactly this work, or a new one where `check_output` has nothing against it."""
     values = to_dict(replace(options, overwrite=False, resume=True))
     key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
     job = store.find("swap", key) if options.resume else None
-    return job or store.create("swap", key)
+    if job is None:
+        check_output(options)
+        job = store.create("swap", key)
+    return job
 
 
 def identity(path: Path) -> str:

@@ -325,7 +325,7 @@ class _Loop:
     @torch.no_grad()
     def preview(self) -> None:
         """A picture of progress: driving faces, themselves redrawn, and swapped."""
-        if self.publish is None:
+        if self.publish is None or not self.options.preview_steps:
             return
         with averaged(self.run), devices.autocast(self.device, self.dtype):
             sheet = preview_sheet(self.run.model, self.sampler, self.device)
