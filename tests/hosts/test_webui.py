@@ -231,6 +231,25 @@ def test_settings_have_hints_and_reach_the_site(host: Any, tmp_path: Path) -> No
     assert site.workspace == (tmp_path / "vitface").resolve()
 
 
+def test_the_checkpoint_makes_room_only_on_a_graphics_card(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    models, calls = sys.modules["modules.sd_models"], []
+    models.unload_model_weights = lambda: calls.append("out")
+    models.reload_model_weights = lambda: calls.append("back")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    host.make_room()
+    host.take_back()
+    assert calls == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    host.make_room()
+    host.take_back()
+    assert calls == ["out", "back"]
+    sys.modules["modules.shared"].opts.data = {"vitface_free_memory": False}
+    host.make_room()
+    assert calls == ["out", "back"], "the setting turns it off"
+
+
 def test_keys_are_never_served_and_routes_mounted_once(host: Any, tmp_path: Path) -> None:
     fastapi = pytest.importorskip("fastapi")
     for _ in range(2):  # a reloaded WebUI has a new page and a new application
