@@ -81,7 +81,7 @@ class InsightFaceEmbedder:
 def _pack(part: str, min_score: float) -> Any:
     """insightface's models with `part` ready; it insists on its detector being among them."""
     app = _package("insightface.app")
-    ready = importlib.import_module("onnxruntime").get_available_providers()
+    ready = _package("onnxruntime").get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ready]
     try:
         with _quiet():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -187,10 +187,12 @@ def _soft_box(points: Sequence[int], size: int, growth: float) -> Mask:
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture drawn from the memory. `image` float32 `[S, S, 3]` 0..255, `mask` `[S, S]` 0..1 where it has pixels."""
+    """A picture drawn from the memory. `image` float32 `[S, S, 3]` 0..255, `mask` `[S, S]` 0..1 how far it is to be trusted,
+    `seen` `[S, S]` 0..1 how well any view ever showed that part of the face, whatever its expression; both 0 beyond the mesh."""
 
     image: Floats
     mask: Mask
+    seen: Mask
 
 
 @dataclass(frozen=True)
@@ -283,10 +285,16 @@ class TextureMemory:
         image = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mask = cv2.remap(trust, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         self._fill_unknown_mouth(image, mask, landmarks, footage)
+        best = cv2.remap(self._best_view, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         covered = seen >= 0
         if covered.any():
             image[~covered] = image[covered].mean(axis=0)
-        return Rendering(image, np.where(covered, mask, 0).astype(np.float32))
+        return Rendering(image, *(np.where(covered, m, 0).astype(np.float32) for m in (mask, best)))
+
+    @cached_property
+    def _best_view(self) -> Mask:
+        """The highest trust of any view at each texel `[U, U]`."""
+        return self.trust.max(axis=0).astype(np.float32) / 255
 
     @staticmethod
     def _fill_unknown_mouth(image: Floats, trust: Mask, landmarks: Floats, footage: Floats | None) -> None:

@@ -37,7 +37,7 @@ NOISE = (0.5 / 255) ** 2
 MAX_GAIN = 4.0
 # Contrast of one face against another's that light can explain; beyond it features would be made stronger or fainter.
 CONTRAST = (0.6, 1.2)
-_TINT = (0.85, 1.2)  # the same of the colour channels a and b: less would make lips pale
+_TINT = (0.85, 1.2)  # the same of the colour channels a and b beside grading: less would make lips pale
 GRID = 25
 
 
@@ -71,9 +71,16 @@ class ColorStatistics:
         return cls(float(weights.sum()), mean, covariance, lab_mean, np.diag(lab_covariance), colors[picked])
 
     def near(self, other: ColorStatistics) -> ColorStatistics:
-        """These means with no more and no less contrast against `other`'s than light can explain (see `CONTRAST`)."""
+        """These means with no more and no less contrast against `other`'s than light and grading can explain.
+
+        Light explains `CONTRAST`; grading that takes colour out of everything takes it out of the mean as well.
+        """
         low, high = (c * c for c in CONTRAST)
-        least, most = (np.square([lightness, tint, tint]) for lightness, tint in zip(CONTRAST, _TINT, strict=True))
+        grading = (1 + float(np.hypot(*self.lab_mean[1:]))) / (1 + float(np.hypot(*other.lab_mean[1:])))
+        least, most = (
+            np.square([lightness, tint * grading, tint * grading])
+            for lightness, tint in zip(CONTRAST, _TINT, strict=True)
+        )
         variance = np.clip(self.lab_variance, least * other.lab_variance, most * other.lab_variance)
         spread = max(float(np.trace(self.covariance)), 1e-12)
         factor = float(np.clip(spread, low * np.trace(other.covariance), high * np.trace(other.covariance))) / spread

@@ -22,6 +22,7 @@ from lib_vitface.types import Batch, Face, Floats, Image, Mask, Matrix
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
 LARGEST_CROP = 768
+_SEEN = (0.06, 0.22)  # how well the best view must have shown a part before it is drawn at all, and drawn fully
 SOURCE, TARGET = 0, 1
 
 
@@ -51,6 +52,7 @@ class _Placed:
     landmarks: Floats
     drawn: Floats
     trust: Mask
+    seen: Mask
     own: Floats
 
 
@@ -103,7 +105,8 @@ class ModelSwapper:
         landmarks = apply(matrix, face.landmarks).astype(np.float32)
         if not self.learned_reference:
             plain = crop.astype(np.float32)
-            return _Placed(matrix, crop, landmarks, plain, np.ones(crop.shape[:2], np.float32), plain)
+            whole = np.ones(crop.shape[:2], np.float32)
+            return _Placed(matrix, crop, landmarks, plain, whole, whole, plain)
         seen = read_expression(landmarks)
         own_points = scale_points(landmarks, side, self.size)
         own = self.target_small.render(own_points, self.size, seen).image
@@ -115,7 +118,7 @@ class ModelSwapper:
                 landmarks = place_expression(seen.points + self.shape * change, landmarks)
             wanted = Expression(seen.points + change, seen.angles)
             drawn = self.source.render(landmarks, side, wanted, footage=crop.astype(np.float32))
-        return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, own)
+        return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, drawn.seen, own)
 
     def _side(self, face: Face) -> int:
         """Side of the crop that keeps the frame's detail, in few steps so that it rarely changes."""
@@ -167,6 +170,10 @@ class ModelSwapper:
         if side != self.size:
             mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
         shown = np.clip(mask, 0, 1).astype(np.float32)
-        if self.learned_reference:  # beyond the mesh nothing was drawn
-            shown = shown * hull_mask(placed.landmarks, (side, side), feather_px=2.0)
+        if (
+            self.learned_reference
+        ):  # beyond the mesh nothing was drawn, and what no view showed keeps the footage's pixels
+            low, high = _SEEN
+            known = np.clip((cv2.blur(placed.seen, (5, 5)) - low) / (high - low), 0, 1)
+            shown = shown * known * hull_mask(placed.landmarks, (side, side), feather_px=2.0)
         return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), shown, placed.matrix)

@@ -32,6 +32,12 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
         setattr(sys.modules[name], key, value)
 
 
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """insightface runs on onnxruntime, which tells what it can run on."""
+    install(monkeypatch, "onnxruntime", get_available_providers=lambda: ["CPUExecutionProvider"])
+
+
 class FakeRetinaFace:
     """Answers two faces in rows of 15, the weaker first, and keeps what it was shown."""
 
