@@ -10,6 +10,7 @@ import pytest
 
 from lib_vitface import __version__, options
 from lib_vitface.cli import make_parser
+from lib_vitface.hosts import standalone
 from lib_vitface.errors import ViTFaceError
 from lib_vitface.options import Declared, declared, range_text
 from lib_vitface.tasks import TASKS
@@ -36,6 +37,9 @@ def check_command(text: str) -> None:
     """Raises what the command line would: `SystemExit` for flags and tasks it does not know, `InputError` for values."""
     arguments = shlex.split(text, comments=True)
     if not arguments or arguments[0] in NOT_TASKS:
+        return
+    if arguments[0] == "ui":
+        standalone.make_parser().parse_args(arguments[1:])
         return
     given = vars(make_parser().parse_args(arguments))
     values = {k: v for k, v in given.items() if not k.startswith("_") and k != "task"}

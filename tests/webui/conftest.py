@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DIR = os.environ.get("VITFACE_WEBUI_DIR")
 WORKSPACE = os.environ.get("VITFACE_WEBUI_WORKSPACE")
 FLAGS = (
-    *("--skip-prepare-environment", "--skip-torch-cuda-test", "--no-half", "--use-cpu", "all", "--skip-install"),
+    *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-install"),
     *("--no-download-sd-model", "--disable-console-progressbars", "--ui-settings-file"),
 )
 
@@ -85,6 +85,7 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None) -> Itera
         "--port",
         str(port),
     ]
+    command += ["--always-cpu"] if (home / "modules_forge").is_dir() else ["--no-half", "--use-cpu", "all"]
     command += ["--vitface-dir", str(workspace or folder / "workspace"), *arguments]
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}}
     environment |= {"SD_WEBUI_RESTARTING": "1", "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
