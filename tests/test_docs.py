@@ -10,8 +10,8 @@ import pytest
 
 from lib_vitface import __version__, options
 from lib_vitface.cli import make_parser
-from lib_vitface.hosts import standalone
 from lib_vitface.errors import ViTFaceError
+from lib_vitface.hosts import standalone
 from lib_vitface.options import Declared, declared, range_text
 from lib_vitface.tasks import TASKS
 
