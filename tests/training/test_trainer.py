@@ -171,7 +171,7 @@ def test_damaged_model_is_named(facesets: tuple[Path, Path], tmp_path: Path, dam
 
 
 def test_empty_faceset_is_refused(facesets: tuple[Path, Path], tmp_path: Path) -> None:
-    from conftest import write_faceset
+    from made_faceset import write_faceset
 
     write_faceset(tmp_path / "empty", 3, count=0)
     with pytest.raises(NoFaceError, match="no usable face"):
