@@ -25,7 +25,7 @@ from lib_vitface.provenance.code import Payload, encode, keyed_code, short_id
 from lib_vitface.provenance.reading import HIGH_PASS, Reading, grey, normalised, read
 from lib_vitface.types import Floats, Image
 
-STILL, FRAME = 1.4, 0.85
+STILL, FRAME = 1.4, 0.7
 """Root mean square of what is added to luma, in grey levels: in a picture that stands alone, and in a frame of a video, many of
 which are read together. It is a static pattern under a moving face, so in video it also costs steadiness."""
 

@@ -77,6 +77,7 @@ class ColorStatistics:
         """
         low, high = (c * c for c in CONTRAST)
         grading = (1 + float(np.hypot(*self.lab_mean[1:]))) / (1 + float(np.hypot(*other.lab_mean[1:])))
+        grading = min(grading, 1.0)  # coloured light moves the mean, it does not spread colours
         least, most = (
             np.square([lightness, tint * grading, tint * grading])
             for lightness, tint in zip(CONTRAST, _TINT, strict=True)

@@ -139,8 +139,8 @@ def _resume(folder: Path, config: Config, run: Run, device: torch.device, consen
     state = found.tensors("state")
     run.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     run.average = {k.removeprefix("average."): v.to(device) for k, v in state.items() if k.startswith("average.")}
-    for index, parameter in enumerate(p for g in run.optimizer.param_groups for p in g["params"]):
-        prefix = f"optimizer.{index}."
+    for name, parameter in _named_parameters(run.model):
+        prefix = f"optimizer.{name}."
         values = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if values:
             run.optimizer.state[parameter] = {
@@ -156,13 +156,20 @@ def _resume(folder: Path, config: Config, run: Run, device: torch.device, consen
     return found
 
 
+def _named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters by the names they are saved under, which do not depend on the version of `transformers` as their order does."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, nn.Parameter):
+            yield name, value
+
+
 def _state(run: Run) -> dict[str, torch.Tensor]:
     """Everything needed to go on with the very same next step."""
     state = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     state |= {f"average.{k}": v for k, v in run.average.items()}
-    for index, parameter in enumerate(p for g in run.optimizer.param_groups for p in g["params"]):
-        for name, value in run.optimizer.state.get(parameter, {}).items():
-            state[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    for name, parameter in _named_parameters(run.model):
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            state[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
     if run.scaler.is_enabled():
         state["scale"] = torch.tensor(run.scaler.get_scale())
     return state
