@@ -52,19 +52,18 @@ WANTED = (
     Wanted("opencv-python>=4.8,<5", "cv2", "no picture can be read"),
     Wanted("Pillow>=9.5", "PIL", "no picture can be read"),
     Wanted("av>=12", "av", "no video can be read or written"),
-    Wanted("onnxruntime>=1.16", "onnxruntime", "no face can be found"),
     Wanted("cryptography>=41", "cryptography", "nothing can be signed, so nothing is written"),
-    Wanted("scikit-image>=0.21", "skimage", "results cannot be measured", needed=False),
-    Wanted("PyWavelets>=1.4", "pywt", "the optional second watermark cannot be read", needed=False),
+    Wanted("scikit-image>=0.21", "skimage", "no faceset can be built and no result measured"),
+    Wanted("PyWavelets>=1.4", "pywt", "marks of other generators cannot be read", needed=False),
     Wanted(
         "invisible-watermark==0.2.0",
         "imwatermark",
-        "the optional second watermark cannot be read",
+        "marks of other generators cannot be read",
         needed=False,
         alone=True,
     ),
     Wanted("dlib-bin>=19.24", "dlib", "Evaluate cannot use its independent scorer", needed=False),
-    Wanted("matplotlib>=3.8", "matplotlib", "pose-coverage pictures and reports are not drawn", needed=False),
+    Wanted("matplotlib>=3.7", "matplotlib", "no faceset's coverage and no report can be drawn"),
 )
 
 
