@@ -27,10 +27,11 @@ from lib_vitface.types import Face, Host, Image, no_tick
 # Shares of the bar; training takes what it is given, the rest what it takes.
 _SHARES = {"source": 0.1, "target": 0.1, "train": 0.5, "swap": 0.2, "evaluate": 0.08, "sheet": 0.02}
 _MOMENTS, _CELL_PX = 6, 240
-# Seconds a frame of swapping and of scoring, in seconds a frame of building a faceset (measured on two machines: 1.3 to 2.1).
-_SWAP_COST, _SCORE_COST = 2.2, 2.2
+# Seconds a frame of swapping and of scoring, in seconds a frame of building a faceset (measured: up to 3.2 and 2.5).
+_SWAP_COST, _SCORE_COST = 3.2, 2.5
 _SCORED = 100  # frames the demo's report is made of
 _LEAST_TRAINING_S = 30.0
+_START_S = 45.0  # drawing references, loading models, the contact sheet
 _NOTE = "swapped.json"
 
 
@@ -190,7 +191,7 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
     frames = float(info.duration * info.fps)
     each = run.seconds["target"] / frames
     every = max(1, round(frames / _SCORED))
-    rest = each * (frames * _SWAP_COST + min(frames, 3 * frames / every) * _SCORE_COST) + 20
+    rest = each * (frames * _SWAP_COST + min(frames, 3 * frames / every) * _SCORE_COST) + _START_S
     left = max(options.minutes * 60 - (time.monotonic() - began) - rest, _LEAST_TRAINING_S)
     result = run.finish(run.train(left / 60, None), every)
     seen = facts.inspect(InspectOptions([Path(result["output"])], search=False), replace(host, tick=no_tick))
