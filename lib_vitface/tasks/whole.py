@@ -245,13 +245,15 @@ def _cell(image: Image) -> Image:
 
 def _close(image: Image, face: Face | None) -> Image:
     """The face's surroundings at the same place before and after."""
+    import cv2
     import numpy as np
 
-    from lib_vitface.faces.align import take_crop
+    from lib_vitface.faces.align import crop_matrix, warp
 
     if face is None or face.landmarks is None:
         return np.full((_CELL_PX, _CELL_PX, 3), 60, np.uint8)
-    return take_crop(image, face, _CELL_PX).image
+    # black beyond the frame: a mirrored chin would look like a fault of the swap
+    return warp(image, crop_matrix(face, _CELL_PX), _CELL_PX, border=cv2.BORDER_CONSTANT)
 
 
 __all__ = ["clone", "contact_sheet", "demo"]
