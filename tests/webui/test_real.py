@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WORKSPACE, Running, webui
 from PIL import Image as Pillow
 from PIL import ImageDraw
+from running_webui import WORKSPACE, Running, webui
 
 SIZE = 256
 
