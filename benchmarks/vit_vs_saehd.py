@@ -57,6 +57,8 @@ def score(given: argparse.Namespace, host: Host, model: Path, start_s: float) ->
     for identity, name in ((TARGET, "redrawn"), (SOURCE, "swapped")):
         output = model.with_name(f"{model.name}-{name}.mp4")
         values = {"model": model, "input": given.target, "output": output, "start_s": start_s, "overwrite": True}
+        # By the outline: a mask that a model has hardly learned yet would show the footage, and that would be scored.
+        values |= {"mask": "hull", "occlusion": False}
         if identity == TARGET:  # the model's own pixels, not ones that were brought back to the footage's colours
             values |= {"color": "none", "relight": 0, "blend": "alpha"}
         options = build(SwapOptions, values)
