@@ -130,6 +130,7 @@ def test_swap_killed_and_resumed_writes_the_same_bytes(clone_files: SmallClone, 
     for one, other in zip(media.read_frames(output), media.read_frames(whole / "out.mp4"), strict=True):
         assert one.time == other.time and np.array_equal(one.image, other.image)
     assert JobStore(made.workspace).get(jobs[0].id).state == "done"
+    assert not list(parts.glob(".*.part")), "what the kill left beside the output is gone"
     assert list((made.workspace / "jobs").iterdir()) == [], "the job's files are gone"
 
 

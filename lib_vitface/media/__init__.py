@@ -4,7 +4,7 @@ Files in `settings` (what to ask an encoder), `container` (opening, errors, atom
 `writer`, `audio` (tracks carried over), `segments` (joining a resumable job's parts), `images`, `pipeline` (overlap).
 """
 
-from lib_vitface.media.container import check_place, encoders
+from lib_vitface.media.container import check_place, encoders, sweep
 from lib_vitface.media.images import (
     folder_images,
     is_image,
@@ -38,5 +38,6 @@ __all__ = [
     "read_image",
     "read_picture",
     "segment_settings",
+    "sweep",
     "write_image",
 ]

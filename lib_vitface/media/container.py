@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -138,6 +139,18 @@ def check_place(path: Path) -> None:
         raise OutputError(f"{path}: it may not be written; choose another folder or change its permissions.")
 
 
+def _stem(path: Path) -> str:
+    """How the names of temporary files of `path` begin; of one length, whatever the name."""
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+
+
+def sweep(path: Path) -> None:
+    """Removes temporary files that a killed process left beside `path`. For whoever has the sole right to write it."""
+    for left in path.absolute().parent.glob(f"{_stem(path)}*.part"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 @contextlib.contextmanager
 def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary path next to `path` that takes its place when the block ends well, and is removed when it does not.
@@ -145,7 +158,7 @@ def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator
     `finish` is called with the complete temporary file before it is moved (for metadata that is added to finished files).
     Nothing but a complete file is ever seen under the final name. Raises `OutputError`.
     """
-    temporary = path.absolute().parent / f".{uuid.uuid4().hex[:16]}.part"
+    temporary = path.absolute().parent / f"{_stem(path)}{uuid.uuid4().hex[:12]}.part"
     with writing(path):
         temporary.parent.mkdir(parents=True, exist_ok=True)
     try:

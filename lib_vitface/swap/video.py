@@ -270,6 +270,7 @@ class _Run:
                 data = {"file": file_facts(temporary), "result": result}
                 self.claim.add_chunk("published", 0, data=data)
 
+        media.sweep(self.options.output)
         self.publisher.join(
             [self.folder / _segment_name(k, suffix) for k in range(number)],
             self.options.output,
