@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_vitface import media
+from lib_vitface.errors import NoFaceError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.jobs import JobStore
 from lib_vitface.metrics.settings import EvaluateOptions
@@ -64,18 +65,21 @@ def score(given: argparse.Namespace, host: Host, model: Path, start_s: float) ->
         options = build(SwapOptions, values)
         swapper = ModelSwapper(model, identity=identity)
         swap_input(options, swapper, steps.publisher_of(model, host.workspace), JobStore(host.workspace))
-        measured = steps.evaluate(
-            build(
-                EvaluateOptions,
-                {
-                    "source": given.work / ("target" if identity == TARGET else "source"), "target": given.target,
-                    "result": output, "start_s": start_s, "self_reenactment": identity == TARGET,
-                    "json": output.with_suffix(".json"),
-                },
-            ),
-            host,
-        )  # fmt: skip
-        found[name] = figures(measured, identity == TARGET)
+        try:
+            measured = steps.evaluate(
+                build(
+                    EvaluateOptions,
+                    {
+                        "source": given.work / ("target" if identity == TARGET else "source"), "target": given.target,
+                        "result": output, "start_s": start_s, "self_reenactment": identity == TARGET,
+                        "json": output.with_suffix(".json"),
+                    },
+                ),
+                host,
+            )  # fmt: skip
+            found[name] = figures(measured, identity == TARGET)
+        except NoFaceError:  # what was drawn is no face yet
+            found[name] = {"face_found": False}
     return found
 
 
