@@ -80,7 +80,7 @@ def faces_in_media(path: Path, analyser: Analyser, limit: int, tick: Tick) -> It
     media = list_media([path])
     count = 0
     for number, file in enumerate(media):
-        for image in _pictures(file, ceil(limit / len(media))):
+        for image in sample_pictures(file, ceil(limit / len(media))):
             tick(number, len(media), f"Looking for the source's face in {file.name}")
             found = [f for f in analyser(image) if f.landmarks is not None]
             if found:
@@ -90,7 +90,8 @@ def faces_in_media(path: Path, analyser: Analyser, limit: int, tick: Tick) -> It
         raise NoFaceError(f"{path}: no face was found in it; name a clip or photos of the source person.")
 
 
-def _pictures(file: Path, wanted: int) -> Iterator[Image]:
+def sample_pictures(file: Path, wanted: int) -> Iterator[Image]:
+    """The picture itself, or about `wanted` evenly spaced frames of a video."""
     if not is_video(file):
         yield read_image(file)
         return

@@ -170,9 +170,8 @@ class ModelSwapper:
         if side != self.size:
             mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
         shown = np.clip(mask, 0, 1).astype(np.float32)
-        if (
-            self.learned_reference
-        ):  # beyond the mesh nothing was drawn, and what no view showed keeps the footage's pixels
+        if self.learned_reference:
+            # Beyond the mesh nothing was drawn, and what no view showed keeps the footage's pixels.
             low, high = _SEEN
             known = np.clip((cv2.blur(placed.seen, (5, 5)) - low) / (high - low), 0, 1)
             shown = shown * known * hull_mask(placed.landmarks, (side, side), feather_px=2.0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import itertools
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from lib_vitface.provenance.keys import open_keys
 from lib_vitface.provenance.settings import STATEMENT, ConsentOptions
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Floats, Host, Image, Tick
+from lib_vitface.types import Floats, Host, Tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
@@ -68,6 +66,7 @@ def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
     from lib_vitface.faces.embed import make_embedder
     from lib_vitface.faces.landmarks import MeshLandmarker
     from lib_vitface.faceset import cluster
+    from lib_vitface.metrics.source import sample_pictures
 
     analyser = Analyser(make_detector(), MeshLandmarker(), make_embedder("sface"))
     reference = None
@@ -79,7 +78,7 @@ def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
     found: list[Floats] = []
     for number, path in enumerate(files):
         tick(number, len(files), path.name)
-        for image in _some_pictures(path, -(-_LOOKS // len(files))):
+        for image in sample_pictures(path, -(-_LOOKS // len(files))):
             found += [face.embedding for face in analyser(image) if face.embedding is not None]
     if not found:
         raise NoFaceError(
@@ -89,15 +88,6 @@ def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
     labels = cluster.identities(looks)
     who = cluster.wanted(looks, labels, np.ones(len(looks)), reference)
     return cluster.centre(looks[labels == who])
-
-
-def _some_pictures(path: Path, count: int) -> Iterator[Image]:
-    if not media.is_video(path):
-        yield media.read_image(path)
-        return
-    info = media.probe(path)
-    step = max(1, int(info.duration * info.fps) // count)
-    yield from (frame.image for frame in itertools.islice(media.read_frames(path), 0, None, step))
 
 
 def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
