@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import hypothesis
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     from small_clone import SmallClone
+
+# Where a change is judged, the same examples every time; anywhere else new ones, which is how they find something.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 MakeVideo = Callable[..., Path]
 _SUFFIX_CODEC = {".webm": "libvpx-vp9", ".gif": "gif"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from lib_vitface.types import Detector, Embedder, Face, Image, Landmarker
 
 MIN_PRESENCE = 0.5
@@ -20,7 +22,7 @@ class Analyser:
 
     def __call__(self, image: Image) -> list[Face]:
         """Faces of an RGB image, best score first, with landmarks, pose and (given an embedder) embedding."""
-        faces = [self.landmarker(image, face) for face in self.detector(image)]
+        faces = [self.landmarker(image, face) for face in self.detector(image) if _has_extent(face)]
         return [self._embed(image, face) for face in faces if (face.presence or 0) >= MIN_PRESENCE]
 
     def follow(self, image: Image, previous: Sequence[Face]) -> list[Face]:
@@ -32,3 +34,9 @@ class Analyser:
 
     def _embed(self, image: Image, face: Face) -> Face:
         return face if self.embedder is None else replace(face, embedding=self.embedder(image, face))
+
+
+def _has_extent(face: Face) -> bool:
+    """Detectors regress logarithms of sizes: on noise they may answer with boxes of no size, or of an endless one."""
+    values = np.concatenate([face.box, face.points.ravel()])
+    return bool(np.isfinite(values).all() and (face.box[2:] - face.box[:2]).min() >= 1)

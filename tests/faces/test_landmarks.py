@@ -135,3 +135,11 @@ def test_analyser_drops_what_is_no_face_and_follows_without_detecting(seen: tupl
     presence = MIN_PRESENCE - 0.01  # lost: looked for anew
     assert analyse.follow(image, found) == [] and calls["detector"] == 1
     assert analyse.follow(image, []) == [] and calls["detector"] == 2
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 5), (9, 9, 3, 30), (0, 0, np.inf, 10), (0, 0, np.nan, 10)])
+def test_a_box_of_no_size_or_of_an_endless_one_is_no_face(seen: tuple[Image, Face], box: tuple[float, ...]) -> None:
+    image, face = seen
+    odd = Face(np.array(box, dtype=np.float32), 0.9, face.points)
+    found = Analyser(lambda _: [odd, replace(face, landmarks=None)], MeshLandmarker())(image)
+    assert [one.score for one in found] == [face.score]
