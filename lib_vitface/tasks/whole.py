@@ -21,12 +21,11 @@ from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.video import file_facts, identity
 from lib_vitface.tasks import facts, steps
 from lib_vitface.tasks.settings import CloneOptions, DemoOptions
-from lib_vitface.training.settings import TrainOptions
+from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
 from lib_vitface.types import Face, Host, Image, no_tick
 
-# Shares of the bar; training takes what it is given, the rest what it takes.
-_SHARES = {"source": 0.1, "target": 0.1, "train": 0.5, "swap": 0.2, "evaluate": 0.08, "sheet": 0.02}
 _MOMENTS, _CELL_PX = 6, 240
+_FIND_S = 0.12  # seconds a frame of building a faceset, until this machine has shown its own
 # Seconds a frame of swapping and of scoring, in seconds a frame of building a faceset (measured: up to 3.2 and 2.5).
 _SWAP_COST, _SCORE_COST = 3.2, 2.5
 _SCORED = 100  # frames the demo's report is made of
@@ -48,12 +47,17 @@ class _Clone:
         self.work = options.work or host.workspace / "clones" / _name_of(options)
         self.model = self.work / "model"
         self._done = 0.0
+        self._shares: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
 
     def all(self) -> dict[str, Any]:
         """Every step in order."""
+        minutes = None if self.options.steps else self.options.minutes or DEFAULT_MINUTES
+        train_s = None if minutes is None else minutes * 60
         self.check()
+        self.expect(train_s, every=1)
         self.facesets()
+        self.expect(train_s, every=1)
         trained = self.train(self.options.minutes, self.options.steps)
         return self.finish(trained, every=1)
 
@@ -69,6 +73,27 @@ class _Clone:
         if options.output.exists() and not options.overwrite and self._swapped() is None:
             raise InputError(f"{options.output}: is there already; name another output or use --overwrite.")
         media.check_place(options.output)
+
+    def expect(self, train_s: float | None, every: int) -> float:
+        """Seconds that swapping and scoring will take. What is left of the bar is shared out by what each part will take.
+
+        Where the length of the training is not known, as many seconds as all the rest are assumed.
+        """
+        options = self.options
+        frames = _frame_count(options.target)
+        each_s = self.seconds["target"] / frames if "target" in self.seconds else _FIND_S
+        after = {"swap": each_s * frames * _SWAP_COST, "sheet": _START_S}
+        if options.evaluate:
+            after["evaluate"] = each_s * min(frames, 3 * frames / every) * _SCORE_COST
+        found = [path for given in options.source for path in media.list_media([given])]
+        before = {"source": each_s * sum(map(_frame_count, found)), "target": each_s * frames}
+        todo = {name: value for name, value in (before | after).items() if name not in self.seconds}
+        todo["train"] = sum(todo.values()) if train_s is None else train_s
+        spent = sum(self.seconds.values())
+        whole = spent + sum(todo.values())
+        self._done = spent / whole
+        self._shares |= {name: value / whole for name, value in todo.items()}
+        return sum(after.values())
 
     def facesets(self) -> None:
         """Both persons' faces."""
@@ -146,7 +171,7 @@ class _Clone:
 
     def _host(self, name: str) -> Host:
         """The host with a bar on which this step takes its share."""
-        start, share, outer = self._done, _SHARES[name], self.host.tick
+        start, share, outer = self._done, self._shares[name], self.host.tick
 
         def tick(done: float, total: float, note: str = "") -> None:
             outer(start + share * (done / total if total else 0.0), 1.0, f"{name}: {note}")
@@ -164,7 +189,15 @@ class _Part:
     def __exit__(self, kind: object, *_: object) -> None:
         self._run.seconds[self._name] = round(time.monotonic() - self._began, 1)
         if kind is None:
-            self._run._done += _SHARES[self._name]
+            self._run._done += self._run._shares[self._name]
+
+
+def _frame_count(path: Path) -> float:
+    """Pictures in a file, by what it says of itself."""
+    if not media.is_video(path):
+        return 1.0
+    info = media.probe(path)
+    return max(float(info.duration * info.fps), 1.0)
 
 
 def _name_of(options: CloneOptions) -> str:
@@ -185,14 +218,17 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
     }  # fmt: skip
     host = replace(host, workspace=options.output / "workspace")
     run = _Clone(build(CloneOptions, values), host)
+    every = max(1, round(_frame_count(target) / _SCORED))
+
+    def train_s() -> float:
+        rest = run.expect(None, every)
+        return max(options.minutes * 60 - (time.monotonic() - began) - rest, _LEAST_TRAINING_S)
+
     run.check()
+    run.expect(train_s(), every)
     run.facesets()
-    info = media.probe(target)
-    frames = float(info.duration * info.fps)
-    each = run.seconds["target"] / frames
-    every = max(1, round(frames / _SCORED))
-    rest = each * (frames * _SWAP_COST + min(frames, 3 * frames / every) * _SCORE_COST) + _START_S
-    left = max(options.minutes * 60 - (time.monotonic() - began) - rest, _LEAST_TRAINING_S)
+    left = train_s()
+    run.expect(left, every)
     result = run.finish(run.train(left / 60, None), every)
     seen = facts.inspect(InspectOptions([Path(result["output"])], search=False), replace(host, tick=no_tick))
     return {**result, "marked": seen["synthetic"], "minutes": round((time.monotonic() - began) / 60, 2)}

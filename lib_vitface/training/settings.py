@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lib_vitface.options import option
 
+DEFAULT_MINUTES = 30.0
+
 
 @dataclass(frozen=True)
 class TrainOptions:

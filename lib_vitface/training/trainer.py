@@ -28,7 +28,7 @@ from lib_vitface.training.augment import Augmentation
 from lib_vitface.training.data import Person, Sampler, Samples, load_person
 from lib_vitface.training.optimizer import make_optimizer, rate_at
 from lib_vitface.training.preview import preview_sheet
-from lib_vitface.training.settings import TrainOptions
+from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
 from lib_vitface.types import Batch, Image, Tick, no_tick
 
 LOG = "loss.jsonl"
@@ -212,7 +212,7 @@ class _Loop:
         self.device, self.dtype, self.rate, self.publish = device, dtype, rate, publish
         self.budget_s = math.inf
         if options.minutes is not None or options.steps is None:
-            self.budget_s = (options.minutes or 30.0) * 60
+            self.budget_s = (options.minutes or DEFAULT_MINUTES) * 60
         self.limit = options.steps or math.inf
         self.weights = LossWeights(
             dssim=options.weight_dssim,

@@ -74,9 +74,11 @@ def test_clone_checks_before_it_works(make_video: MakeVideo, tmp_path: Path) -> 
     assert not (tmp_path / "work").exists() and not (tmp_path / "space").exists()
 
 
-def test_a_part_of_the_bar_for_every_step(tmp_path: Path) -> None:
+def test_a_part_of_the_bar_for_every_step(make_video: MakeVideo, tmp_path: Path) -> None:
+    source, target = (make_video(tmp_path / name, frames, 25) for name, frames in (("a.mp4", 50), ("t.mp4", 25)))
     ticks: list[tuple[float, float, str]] = []
-    run = _Clone(options(tmp_path / "a.mp4", tmp_path / "t.mp4"), Host(tmp_path, tick=lambda *a: ticks.append(a)))
+    run = _Clone(options(source, target), Host(tmp_path, tick=lambda *a: ticks.append(a)))
+    run.expect(600, every=1)
     for name in ("source", "target", "train", "swap", "evaluate", "sheet"):
         with run.part(name):
             tick = run._host(name).tick
@@ -85,11 +87,21 @@ def test_a_part_of_the_bar_for_every_step(tmp_path: Path) -> None:
             tick(2, 2, "whole")
     shares = [done / total for done, total, _ in ticks]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == pytest.approx(1)
-    assert ticks[1][2] == "source: half" and set(run.seconds) == {
-        "source",
-        "target",
-        "train",
-        "swap",
-        "evaluate",
-        "sheet",
-    }
+    assert ticks[1][2] == "source: half"
+    assert set(run.seconds) == {"source", "target", "train", "swap", "evaluate", "sheet"}
+
+
+def test_the_bar_is_shared_out_by_what_each_part_will_take(make_video: MakeVideo, tmp_path: Path) -> None:
+    source, target = (make_video(tmp_path / name, frames, 25) for name, frames in (("a.mp4", 50), ("t.mp4", 25)))
+    run = _Clone(options(source, target), Host(tmp_path))
+    run.expect(6000, every=1)
+    assert run._shares["train"] > 0.95 and run._shares["source"] == pytest.approx(2 * run._shares["target"])
+    run.seconds = {"source": 2000.0, "target": 1000.0}  # slower than thought: 40 s a frame
+    after = run.expect(6000, every=1)
+    assert run._done == pytest.approx(3000 / (9000 + after))
+    assert run._shares["train"] == pytest.approx(6000 / (9000 + after))
+    assert run._shares["swap"] == pytest.approx(25 * 40 * 3.2 / (9000 + after))
+    unscored = _Clone(options(source, target, evaluate=False), Host(tmp_path))
+    unscored.expect(None, every=1)
+    assert "evaluate" not in unscored._shares
+    assert unscored._shares["train"] == pytest.approx(0.5), "of unknown length: as long as all the rest"
