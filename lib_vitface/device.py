@@ -213,15 +213,13 @@ def _measure(device: torch.device) -> dict[str, float]:
     }
 
 
-def release_memory(device: torch.device) -> None:
-    """Gives memory that is no longer used back to the driver and to the operating system."""
-    import torch
-
+def release_memory(device: torch.device | None = None) -> None:
+    """Gives memory that is no longer used back to the driver (of a torch `device`, where one was used) and to the system."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+    if device is not None and device.type in ("cuda", "mps"):
+        import torch
+
+        getattr(torch, device.type).empty_cache()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -154,8 +154,8 @@ def clone_files(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
     """Clips, facesets and a tiny trained model; tests change copies only."""
     import small_clone  # late: most tests need no torch
 
-    from lib_vitface.models import swapper
+    from lib_vitface.models import config as model_config
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(swapper.PRESETS, "cpu", small_clone.TINY)
+        patch.setitem(model_config.PRESETS, "cpu", small_clone.TINY)
         return small_clone.small_clone(tmp_path_factory.mktemp("clone files"), write_video)

@@ -17,14 +17,13 @@ import pytest
 from lib_vitface import media
 from lib_vitface.assets import locate
 from lib_vitface.cli import main
-from lib_vitface.models import swapper
-from lib_vitface.models.encoder import EncoderConfig
+from lib_vitface.models.config import EncoderConfig, ViTSwapperConfig
 
 RATE = Fraction(24000, 1001)
 WITH_FACE, WITHOUT_FACE = 20, 6
 FRAMES = WITH_FACE + WITHOUT_FACE
 STEPS = 2
-TINY = swapper.ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
+TINY = ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
 TRAINING = ("--batch", "2", "--views", "4", "--precision", "float32", "--preview-steps", "0", "--device", "cpu")
 
 

@@ -21,7 +21,7 @@ from small_clone import RATE, STEPS, TINY, TRAINING, SmallClone, images, run
 
 from lib_vitface import media
 from lib_vitface.assets import locate
-from lib_vitface.models import swapper
+from lib_vitface.models import config as model_config
 from lib_vitface.models.checkpoint import open_model
 from lib_vitface.provenance import consent
 from lib_vitface.provenance.keys import open_keys
@@ -73,7 +73,7 @@ class Bench:
 def bench(
     clone_files: SmallClone, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Bench:
-    monkeypatch.setitem(swapper.PRESETS, "cpu", TINY)
+    monkeypatch.setitem(model_config.PRESETS, "cpu", TINY)
     return Bench(tmp_path, clone_files, capsys)
 
 

@@ -35,9 +35,9 @@ LIMIT_S = 240
 # The command line with the tiny network in the place of preset cpu.
 _CHILD = """
 import sys
-from lib_vitface.models import swapper
+from lib_vitface.models import config as model_config
 from small_clone import TINY
-swapper.PRESETS["cpu"] = TINY
+model_config.PRESETS["cpu"] = TINY
 from lib_vitface.cli import main
 sys.exit(main(sys.argv[1:]))
 """

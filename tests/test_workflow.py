@@ -22,7 +22,7 @@ from lib_vitface.cli import main
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.jobs import JobStore
 from lib_vitface.metrics.settings import EvaluateOptions
-from lib_vitface.models import swapper
+from lib_vitface.models import config as model_config
 from lib_vitface.models.checkpoint import open_model
 from lib_vitface.options import declared
 from lib_vitface.provenance import consent
@@ -222,7 +222,7 @@ def test_faces_of_a_swapped_video_are_known_as_synthetic(swapped: Swapped, tmp_p
 def test_clone_does_it_all_and_goes_on(
     clone_files: SmallClone, make_video: MakeVideo, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(swapper.PRESETS, "cpu", TINY)
+    monkeypatch.setitem(model_config.PRESETS, "cpu", TINY)
     clip = make_video(clone_files.folder / "short.mp4", images("sample_target", SHORT, every=3), 8, audio="aac")
     output, work = tmp_path / "all of it.mp4", tmp_path / "work"
     command = (

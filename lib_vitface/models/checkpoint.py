@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.errors import CheckpointError, OutputError
-from lib_vitface.models.swapper import Config, config_from_dict, config_to_dict
+from lib_vitface.models.config import Config, config_from_dict, config_to_dict
 
 FORMAT = "vitface-model"
 VERSION = 1

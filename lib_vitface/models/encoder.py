@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from lib_vitface.models.config import EncoderConfig
 
 # transformers 5 names the layers of a ViT otherwise than version 4 and the published checkpoints do. Ours have the latter's
 # names, so that a model trained under one is read under the other.
@@ -21,17 +22,6 @@ _PUBLISHED_AND_NEW = (
     (".intermediate.dense.", ".mlp.fc1."),
     (".output.dense.", ".mlp.fc2."),
 )
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of the ViT. The defaults are the plan's standard: ViT-Base on 256 px with patches of 16 px, 12 layers."""
-
-    image_size: int = 256
-    patch_size: int = 16
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
 
 
 class ViTEncoder(nn.Module):

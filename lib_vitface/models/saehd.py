@@ -9,31 +9,13 @@ resolution is done by four interleaved output convolutions.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib_vitface.models.config import SAEHDConfig
 from lib_vitface.types import Batch, SwapperOutput
-
-
-@dataclass(frozen=True)
-class SAEHDConfig:
-    """DeepFaceLab's names: `ae_dims`, `e_dims`, `d_dims`, `d_mask_dims`; `variant` holds the letters after the dash."""
-
-    kind: str = "saehd-df"
-    resolution: int = 128
-    variant: str = "ud"
-    ae_dims: int = 128
-    e_dims: int = 64
-    d_dims: int = 64
-    d_mask_dims: int = 22
-
-
-def saehd_config(kind: str, resolution: int) -> SAEHDConfig:
-    """The usual sizes of `saehd-df` (ae 128) and `saehd-liae` (ae 256) with `-ud`. `resolution` must be divisible by 32."""
-    return SAEHDConfig(kind, resolution, ae_dims=128 if kind == "saehd-df" else 256)
 
 
 class _Upscale(nn.Module):

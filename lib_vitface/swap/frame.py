@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lib_vitface import device as devices
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, place_expression, read_expression
 from lib_vitface.models.checkpoint import Checkpoint, open_model
-from lib_vitface.models.swapper import build_model
-from lib_vitface.types import Batch, Face, Floats, Image, Mask, Matrix
+from lib_vitface.models.runtime import open_network
+from lib_vitface.types import Face, Floats, Image, Mask, Matrix
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
 LARGEST_CROP = 768
@@ -75,11 +73,7 @@ class ModelSwapper:
     ) -> None:
         checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
         self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
-        self.device = devices.pick_device(device)
-        self.dtype = devices.fast_dtype(self.device)
-        self.network = build_model(checkpoint.config)
-        self.network.load_state_dict(checkpoint.tensors(weights))
-        self.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network = open_network(checkpoint, device=device, weights=weights, identity=identity)
         self.size = checkpoint.config.resolution
         self.learned_reference = checkpoint.config.kind == "vit"
         self.source, self.target = (
@@ -90,11 +84,9 @@ class ModelSwapper:
     def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]:
         """New faces for faces with landmarks; one result per frame, in order."""
         placed = [self._place(frame, face) for frame, face in zip(frames, faces, strict=True)]
-        with torch.inference_mode(), devices.autocast(self.device, self.dtype):
-            output = self.network(self._batch(placed))
-        images = output.image.float().squeeze(1).permute(0, 2, 3, 1).cpu().numpy()
-        masks = output.mask.float().squeeze(1).squeeze(1).cpu().numpy()
-        return [self._finish(p, image, mask) for p, image, mask in zip(placed, images, masks, strict=True)]
+        images, masks = self.network(self._inputs(placed))
+        pictures = images[:, 0].transpose(0, 2, 3, 1)
+        return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0, 0], strict=True)]
 
     def _place(self, frame: Image, face: Face) -> _Placed:
         if face.landmarks is None:
@@ -127,12 +119,12 @@ class ModelSwapper:
         best = next((s for s in _STEPS if s * self.size >= 0.9 * wanted), _STEPS[-1])
         return int(best * self.size)
 
-    def _batch(self, placed: Sequence[_Placed]) -> Batch:
+    def _inputs(self, placed: Sequence[_Placed]) -> Mapping[str, Floats]:
+        """What `types.Batch` names, but `identity`, as arrays."""
         size = self.size
 
-        def ready(pictures: Sequence[NDArray[Any]]) -> torch.Tensor:
-            stacked = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2), dtype=np.float32)
-            return torch.from_numpy(stacked).to(self.device).to(memory_format=torch.channels_last).unsqueeze(1)
+        def ready(pictures: Sequence[NDArray[Any]]) -> Floats:
+            return np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)[:, None], dtype=np.float32)
 
         def small(picture: NDArray[Any]) -> NDArray[Any]:
             return (
@@ -140,14 +132,13 @@ class ModelSwapper:
             )
 
         points = [scale_points(p.landmarks, p.crop.shape[0], size) for p in placed]
-        return Batch(
-            image=ready([small(p.crop).astype(np.float32) / 255 for p in placed]),
-            reference=ready([np.clip(small(p.drawn), 0, 255) / 255 for p in placed]),
-            reference_mask=ready([small(p.trust)[..., None] for p in placed]),
-            own_reference=ready([np.clip(small(p.own), 0, 255) / 255 for p in placed]),
-            geometry=ready([geometry_map(p, size) for p in points]),
-            identity=torch.full((len(placed),), self.identity, device=self.device),
-        )
+        return {
+            "image": ready([small(p.crop).astype(np.float32) / 255 for p in placed]),
+            "reference": ready([np.clip(small(p.drawn), 0, 255) / 255 for p in placed]),
+            "reference_mask": ready([small(p.trust)[..., None] for p in placed]),
+            "own_reference": ready([np.clip(small(p.own), 0, 255) / 255 for p in placed]),
+            "geometry": ready([geometry_map(p, size) for p in points]),
+        }
 
     def _finish(self, placed: _Placed, image: Floats, mask: Mask) -> SwappedFace:
         """The network's correction, enlarged, on the memory's full detail."""

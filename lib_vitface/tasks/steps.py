@@ -216,7 +216,7 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
         part = "best" if options.weights == "best" else "weights"
         swapper = ModelSwapper(checkpoint, device=options.device, weights=part)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick)
-        used = swapper.device
+        used = swapper.network.device
         del swapper
         device.release_memory(used)
     return {

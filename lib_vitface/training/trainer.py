@@ -22,8 +22,8 @@ from lib_vitface.errors import Cancelled, CheckpointError, ViTFaceError
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.losses import LossWeights, dssim, l2, priority_map, reconstruction_loss, weighted_mean
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
-from lib_vitface.models.saehd import saehd_config
-from lib_vitface.models.swapper import PRESETS, Config, build_model
+from lib_vitface.models.config import PRESETS, Config, saehd_config
+from lib_vitface.models.swapper import build_model
 from lib_vitface.training.augment import Augmentation
 from lib_vitface.training.data import Person, Sampler, Samples, load_person
 from lib_vitface.training.optimizer import make_optimizer, rate_at

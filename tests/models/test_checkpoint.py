@@ -13,8 +13,7 @@ import torch
 from lib_vitface.errors import CheckpointError, OutputError
 from lib_vitface.models import checkpoint as folders
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
-from lib_vitface.models.encoder import EncoderConfig
-from lib_vitface.models.swapper import ViTSwapperConfig
+from lib_vitface.models.config import EncoderConfig, ViTSwapperConfig
 
 TINY = ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lib_vitface.models.encoder import EncoderConfig, ViTEncoder, _renamed
+from lib_vitface.models.config import EncoderConfig
+from lib_vitface.models.encoder import ViTEncoder, _renamed
 
 SMALL = EncoderConfig(image_size=32, patch_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
 

@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from lib_vitface.errors import CheckpointError
-from lib_vitface.models.encoder import EncoderConfig, ViTEncoder
-from lib_vitface.models.saehd import SAEHD, SAEHDConfig, saehd_config
-from lib_vitface.models.swapper import (
+from lib_vitface.models.config import (
     PRESETS,
-    ViTSwapper,
+    EncoderConfig,
+    SAEHDConfig,
     ViTSwapperConfig,
-    build_model,
     config_from_dict,
     config_to_dict,
+    saehd_config,
 )
+from lib_vitface.models.encoder import ViTEncoder
+from lib_vitface.models.saehd import SAEHD
+from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.types import Batch
 
 TINY = ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)

@@ -16,9 +16,8 @@ from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.texture import TextureMemory
 from lib_vitface.models.checkpoint import Checkpoint, save_model
-from lib_vitface.models.encoder import EncoderConfig
-from lib_vitface.models.saehd import SAEHDConfig
-from lib_vitface.models.swapper import Config, ViTSwapperConfig, build_model
+from lib_vitface.models.config import Config, EncoderConfig, SAEHDConfig, ViTSwapperConfig
+from lib_vitface.models.swapper import build_model
 from lib_vitface.swap.frame import TARGET, ModelSwapper
 from lib_vitface.types import Face, Floats, Image, Pose
 

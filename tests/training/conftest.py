@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from made_faceset import write_faceset
 
-from lib_vitface.models import swapper
-from lib_vitface.models.encoder import EncoderConfig
-from lib_vitface.models.saehd import SAEHDConfig
+from lib_vitface.models.config import PRESETS, EncoderConfig, SAEHDConfig, ViTSwapperConfig
 from lib_vitface.training import trainer
 
 
@@ -23,6 +21,6 @@ def facesets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preset cpu and saehd become networks that train in a moment; `models/test_models.py` knows the real sizes."""
-    config = swapper.ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
-    monkeypatch.setitem(swapper.PRESETS, "cpu", config)
+    config = ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
+    monkeypatch.setitem(PRESETS, "cpu", config)
     monkeypatch.setattr(trainer, "saehd_config", lambda kind, size: SAEHDConfig(kind, size, "ud", 32, 16, 16, 8))
