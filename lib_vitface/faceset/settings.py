@@ -79,7 +79,7 @@ class FacesetOptions:
         choices=("auto", "yunet", "blazeface", "insightface", "facexlib"),
         advanced=True,
     )
-    size: int = option(256, help="Edge length of the crops.", group=_OUTPUT, low=128, high=1024, unit="px")
+    size: int = option(512, help="Edge length of the crops.", group=_OUTPUT, low=128, high=1024, unit="px")
     image_format: str = option(
         "jpg", help="Format of the crops; png is lossless.", group=_OUTPUT, choices=("jpg", "png")
     )

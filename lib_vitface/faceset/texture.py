@@ -12,7 +12,7 @@ mapping), Pighin et al. 1998 (Synthesizing realistic facial expressions from pho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 
 import cv2
@@ -22,34 +22,34 @@ from numpy.typing import NDArray
 from lib_vitface.errors import CheckpointError
 from lib_vitface.faces import mesh
 from lib_vitface.faces.align import fit_head
+from lib_vitface.faceset import atlas, gaze
 from lib_vitface.types import Floats, Image, Mask
 
-_AXES = np.array([1.0, -1.0, -1.0])
 _EYES = mesh.RIGHT_EYE + mesh.LEFT_EYE
 _LIPS = mesh.LIPS_OUTER + mesh.LIPS_INNER
 _POSE_WIDTH_DEG = 12.0  # views this far away in yaw or pitch count e^-1 as much
 _MAX_BLENDED = 6  # views that share one region of one frame
 _AGREEMENT_WIDTH = 18.0  # grey levels of low-frequency difference to the median view that halve a texel's weight
 _MOUTH_COLOR = np.array([70, 32, 32], np.float32)
-_SHIFT = 4  # fractional bits of polygon coordinates
-_REACH_PX = 2.0  # how far beyond its triangle a pixel may be sampled
 _KNOWN = 0.45  # trust of the mouth's inside from which nothing is added to it
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A face without position, scale and rotation. `points` [468, 3] cm in canonical axes; `angles` [2] yaw, pitch in degrees."""
+    """A face without position, scale and rotation. `points` [468, 3] cm in canonical axes; `angles` [2] yaw, pitch in degrees;
+    `gaze` [2, 2] as `gaze.GazeReader` gives it, NaN where unknown."""
 
     points: Floats
     angles: Floats
+    gaze: Floats = field(default_factory=gaze.UNKNOWN.copy)
 
 
-def read_expression(landmarks: Floats) -> Expression:
-    """Expression and pose of landmarks `[468, 3]` in any picture's pixels."""
+def read_expression(landmarks: Floats, looking: Floats = gaze.UNKNOWN) -> Expression:
+    """Expression and pose of landmarks `[468, 3]` in any picture's pixels; the gaze as it was read from the picture."""
     fit = fit_head(landmarks)
-    points = ((np.asarray(landmarks, np.float64) - fit.shift) @ fit.rotation) / fit.scale * _AXES
+    points = ((np.asarray(landmarks, np.float64) - fit.shift) @ fit.rotation) / fit.scale * atlas.AXES
     pose = fit.pose
-    return Expression(points.astype(np.float32), np.array([pose.yaw_deg, pose.pitch_deg], np.float32))
+    return Expression(points.astype(np.float32), np.array([pose.yaw_deg, pose.pitch_deg], np.float32), looking)
 
 
 def place_expression(points: Floats, like: Floats) -> Floats:
@@ -57,132 +57,36 @@ def place_expression(points: Floats, like: Floats) -> Floats:
     return fit_head(like).project(points).astype(np.float32)
 
 
-@lru_cache(maxsize=4)
-def _atlas(size: int) -> NDArray[np.float64]:
-    """Atlas position `[468, 2]` of each mesh point: a cylinder about the head, unrolled."""
-    points = mesh.vertices().astype(np.float64)
-    angle = np.arctan2(points[:, 0], points[:, 2] + 4.0)
-    across = angle / np.abs(angle).max() * 0.5 + 0.5
-    down = (points[:, 1].max() - points[:, 1]) / np.ptp(points[:, 1])
-    return (np.stack([across, down], axis=1) * 0.94 + 0.03) * (size - 1)
-
-
-def _draw_triangles(points: NDArray[np.floating], size: int, *, depth: bool) -> NDArray[np.int32]:
-    """Index of the triangle seen at each pixel `[size, size]`, -1 where there is none.
-
-    With `depth` the triangles that face away are left out and near ones are drawn over far ones.
-    """
-    triangles = mesh.triangles()
-    picture = np.full((size, size), -1, np.int32)
-    corners = np.round(points[:, :2] * (1 << _SHIFT)).astype(np.int32)[triangles]
-    order: NDArray[np.intp] = np.arange(len(triangles))
-    if depth:
-        a, b, c = (points[triangles[:, k]] for k in range(3))
-        facing = np.cross(b - a, c - a)[:, 2]
-        order = np.argsort(-points[triangles, 2].mean(axis=1), kind="stable")
-        order = order[facing[order] * _front_sign() > 0]
-    for index in order:
-        cv2.fillConvexPoly(picture, corners[index], int(index), lineType=cv2.LINE_8, shift=_SHIFT)
-    return picture
-
-
-@lru_cache(maxsize=1)
-def _front_sign() -> float:
-    """Sign of a frontal triangle's normal z in pixel axes; a fact of the triangle list's winding."""
-    points, triangles = mesh.vertices() * _AXES, mesh.triangles()
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    return float(np.sign(np.median(np.cross(b - a, c - a)[:, 2])))
-
-
-@lru_cache(maxsize=4)
-def _atlas_triangles(size: int) -> NDArray[np.int32]:
-    return _draw_triangles(_atlas(size), size, depth=False)
-
-
-@lru_cache(maxsize=4)
-def _nearest_triangles(size: int) -> NDArray[np.int32]:
-    """As `_atlas_triangles`, with the nearest triangle where there is none: a picture sampled at the mesh's very edge then
-    finds skin that goes on, not the colour of nowhere."""
-    seen = _atlas_triangles(size)
-    _, label = cv2.distanceTransformWithLabels(
-        (seen < 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    order = np.zeros(int(label.max()) + 1, np.int32)
-    order[label[seen >= 0]] = seen[seen >= 0]
-    return order[label]
-
-
-def _pixel_map(
-    seen: NDArray[np.int32], wanted: NDArray[np.floating], given: NDArray[np.floating]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each pixel of a picture whose mesh lies at `wanted`, where it lies in one whose mesh lies at `given`."""
-    triangles = mesh.triangles()
-    corners = np.concatenate([wanted[triangles][:, :, :2], np.ones((len(triangles), 3, 1))], axis=2)
-    corners = corners + 1e-6 * np.eye(3)  # a triangle seen edge-on has no area
-    affine = np.linalg.solve(corners, given[triangles][:, :, :2].astype(np.float64)).astype(np.float32)
-    rows, columns = np.mgrid[: seen.shape[0], : seen.shape[1]].astype(np.float32)
-    picked = affine[np.maximum(seen, 0)]
-    x = picked[..., 0, 0] * columns + picked[..., 1, 0] * rows + picked[..., 2, 0]
-    y = picked[..., 0, 1] * columns + picked[..., 1, 1] * rows + picked[..., 2, 1]
-    # A triangle seen nearly edge-on stretches the little rounding of its border to any length.
-    shape = given[triangles][:, :, :2]
-    low, high = (shape.min(axis=1) - _REACH_PX)[seen], (shape.max(axis=1) + _REACH_PX)[seen]
-    return (
-        np.clip(x, low[..., 0], high[..., 0]).astype(np.float32),
-        np.clip(y, low[..., 1], high[..., 1]).astype(np.float32),
-    )
-
-
-def _facing(landmarks: Floats) -> Floats:
-    """How much each mesh point `[468]` faces the camera, 0..1."""
-    triangles = mesh.triangles()
-    points = landmarks[triangles].astype(np.float64)
-    normal = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
-    total = np.zeros((mesh.POINT_COUNT, 3))
-    for corner in range(3):
-        np.add.at(total, triangles[:, corner], normal)
-    length = np.linalg.norm(total, axis=1) + 1e-9
-    return np.clip(total[:, 2] / length * _front_sign(), 0, 1).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class _Region:
-    """Points that decide which views are alike, where in the atlas that counts, and how narrow the choice is (cm)."""
+    """Points that decide which views are alike, where in the atlas that counts, and how narrow the choice is (cm).
+    `eye` is 0 or 1 for the right or left eye."""
 
     points: tuple[int, ...]
     weight: Mask
     rows: slice
     columns: slice
     width_cm: float
+    eye: int | None
 
 
 @lru_cache(maxsize=4)
 def _regions(size: int) -> tuple[_Region, ...]:
-    mouth = _soft_box(_LIPS, size, 1.5)
-    right, left = _soft_box(mesh.RIGHT_EYE, size, 1.3), _soft_box(mesh.LEFT_EYE, size, 1.3)
+    mouth = atlas.soft_box(_LIPS, size, 1.5)
+    right, left = atlas.soft_box(mesh.RIGHT_EYE, size, 1.3), atlas.soft_box(mesh.LEFT_EYE, size, 1.3)
     rest = np.clip(1 - mouth - right - left, 0, 1)
     described = (
-        (_LIPS, mouth, 0.22),
-        (mesh.RIGHT_EYE, right, 0.10),
-        (mesh.LEFT_EYE, left, 0.10),
-        (tuple(range(mesh.POINT_COUNT)), rest, 0.30),
+        (_LIPS, mouth, 0.22, None),
+        (mesh.RIGHT_EYE, right, 0.10, 0),
+        (mesh.LEFT_EYE, left, 0.10, 1),
+        (tuple(range(mesh.POINT_COUNT)), rest, 0.30, None),
     )
     found = []
-    for points, weight, width in described:
+    for points, weight, width, eye in described:
         rows, columns = np.where(weight.max(axis=1) > 0)[0], np.where(weight.max(axis=0) > 0)[0]
         area = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        found.append(_Region(points, weight[area].astype(np.float32), *area, width))
+        found.append(_Region(points, weight[area].astype(np.float32), *area, width, eye))
     return tuple(found)
-
-
-def _soft_box(points: Sequence[int], size: int, growth: float) -> Mask:
-    """An ellipse about atlas points that fades from 1 to 0 towards its border."""
-    place = _atlas(size)[list(points)]
-    low, high = place.min(axis=0), place.max(axis=0)
-    centre, radius = (low + high) / 2, (high - low) / 2 * growth
-    rows, columns = np.mgrid[:size, :size]
-    distance = np.hypot((columns - centre[0]) / radius[0], (rows - centre[1]) / (radius[1] * 1.3))
-    return np.clip((1.6 - distance) / 0.6, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -200,13 +104,14 @@ class TextureMemory:
     """Views of one person in atlas space.
 
     `textures` uint8 `[N, U, U, 3]`, `trust` uint8 `[N, U, U]` (visibility x agreement), `points` `[N, 468, 3]` and `angles`
-    `[N, 2]` as in `Expression`, `neutral` `[468, 3]` the person's resting shape.
+    `[N, 2]` and `gazes` `[N, 2, 2]` as in `Expression`, `neutral` `[468, 3]` the person's resting shape.
     """
 
     textures: NDArray[np.uint8]
     trust: NDArray[np.uint8]
     points: Floats
     angles: Floats
+    gazes: Floats
     neutral: Floats
 
     @property
@@ -217,22 +122,24 @@ class TextureMemory:
         return len(self.textures)
 
     @classmethod
-    def build(cls, views: Iterable[tuple[Image, Floats]], size: int = 256) -> TextureMemory:
-        """From `(crop, landmarks in crop pixels [468, 3])` of one person; at least one view."""
-        textures, visible, points, angles = [], [], [], []
-        for image, landmarks in views:
+    def build(cls, views: Iterable[tuple[Image, Floats, Floats]], size: int = 256) -> TextureMemory:
+        """From `(crop, landmarks in crop pixels [468, 3], gaze)` of one person; at least one view."""
+        textures, visible, points, angles, gazes = [], [], [], [], []
+        for image, landmarks, looking in views:
             texture, seen = _unwrap(image, landmarks, size)
-            expression = read_expression(landmarks)
+            expression = read_expression(landmarks, looking)
             textures.append(texture)
             visible.append(seen)
             points.append(expression.points)
             angles.append(expression.angles)
+            gazes.append(expression.gaze)
         if not textures:
             raise ValueError("a texture memory needs at least one view")
         stack = np.stack(textures)
         trust = _agreement(stack) * np.stack(visible)
         shapes = np.stack(points)
-        return cls(stack, (trust * 255).astype(np.uint8), shapes, np.stack(angles), neutral_shape(shapes))
+        shown = (trust * 255).astype(np.uint8)
+        return cls(stack, shown, shapes, np.stack(angles), np.stack(gazes).astype(np.float32), neutral_shape(shapes))
 
     def texture(self, expression: Expression, allowed: NDArray[np.bool_] | None = None) -> tuple[Floats, Mask]:
         """Blended atlas `[U, U, 3]` 0..255 and its trust `[U, U]` for an expression of this person's shape.
@@ -250,6 +157,8 @@ class TextureMemory:
             gap = ((self.points[:, index, :2] - expression.points[index, :2]) ** 2).sum(axis=2).mean(axis=1)
             unlike = gap / region.width_cm**2
             distance = unlike + turned
+            if region.eye is not None:
+                distance = distance + gaze.unlike(self.gazes, expression.gaze, region.eye)
             if allowed is not None:
                 distance = np.where(allowed, distance, np.inf)
             known = np.exp(-0.5 * max(0.0, float(unlike[distance.argmin()]) - 0.5))
@@ -260,11 +169,19 @@ class TextureMemory:
                     break
                 trust = self.trust[view][area].astype(np.float32) / 255
                 part = region.weight * share[view] * (trust * trust + 1e-3)
-                total[area] += part[..., None] * self.textures[view][area]
+                total[area] += part[..., None] * self._view(view, region, expression)
                 weight[area] += part
                 sure[area] += part * trust * known
         weight = np.maximum(weight, 1e-9)
         return total / weight[..., None], sure / weight
+
+    def _view(self, view: int, region: _Region, expression: Expression) -> NDArray[np.uint8]:
+        """A region of a view, with the iris where it is wanted."""
+        area, eye = (region.rows, region.columns), region.eye
+        if eye is None:
+            return self.textures[view][area]
+        lids = gaze.openness(expression.points, eye)
+        return gaze.slid(self.textures[view], area, self.gazes[view, eye], expression.gaze[eye], eye, lids)
 
     def render(
         self,
@@ -280,8 +197,8 @@ class TextureMemory:
         in the drawn face's light.
         """
         texture, trust = self.texture(expression, allowed)
-        seen = _draw_triangles(landmarks, size, depth=True)
-        x, y = _pixel_map(seen, landmarks, _atlas(self.size))
+        seen = atlas.draw_triangles(landmarks, size, depth=True)
+        x, y = atlas.pixel_map(seen, landmarks, atlas.places(self.size))
         image = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mask = cv2.remap(trust, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         self._fill_unknown_mouth(image, mask, landmarks, footage)
@@ -315,17 +232,19 @@ class TextureMemory:
             return self
         textures = np.stack([cv2.resize(t, (size, size), interpolation=cv2.INTER_AREA) for t in self.textures])
         trust = np.stack([cv2.resize(t, (size, size), interpolation=cv2.INTER_AREA) for t in self.trust])
-        return TextureMemory(textures, trust, self.points, self.angles, self.neutral)
+        return replace(self, textures=textures, trust=trust)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Everything as named arrays, for a safetensors file."""
-        return {name: getattr(self, name) for name in ("textures", "trust", "points", "angles", "neutral")}
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> TextureMemory:
         """The opposite of `arrays`. Raises `CheckpointError` where something is missing or of another shape."""
+        # Memories of before irises were looked at: where nothing is known nothing is moved.
+        known = {"gazes": np.full((len(arrays.get("points", ())), 2, 2), np.nan, np.float32), **arrays}
         try:
-            memory = cls(**{name: arrays[name] for name in ("textures", "trust", "points", "angles", "neutral")})  # type: ignore[arg-type]
+            memory = cls(**{item.name: known[item.name] for item in fields(cls)})  # type: ignore[arg-type]
         except KeyError as error:
             raise CheckpointError(f"The texture memory lacks {error}; train the model again.") from None
         if memory.textures.ndim != 4 or memory.points.shape != (len(memory), mesh.POINT_COUNT, 3):
@@ -343,10 +262,10 @@ def _light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:
 
 def _unwrap(image: Image, landmarks: Floats, size: int) -> tuple[NDArray[np.uint8], Mask]:
     """A crop in atlas space and how well each texel was seen (0..1)."""
-    seen = _atlas_triangles(size)
-    x, y = _pixel_map(_nearest_triangles(size), _atlas(size), landmarks)
+    seen = atlas.triangle_map(size)
+    x, y = atlas.pixel_map(atlas.nearest_triangle_map(size), atlas.places(size), landmarks)
     texture = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    facing = _facing(landmarks)[mesh.triangles()].mean(axis=1)[np.maximum(seen, 0)]
+    facing = atlas.facing(landmarks)[mesh.triangles()].mean(axis=1)[np.maximum(seen, 0)]
     height, width = image.shape[:2]
     inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
     return texture, (facing * (seen >= 0) * inside).astype(np.float32)
@@ -366,7 +285,7 @@ def _agreement(textures: NDArray[np.uint8]) -> Floats:
     gap = np.abs(small - np.median(small, axis=0)).max(axis=3)
     weight = 1 / (1 + (gap / _AGREEMENT_WIDTH) ** 4)
     full = np.stack([cv2.resize(w, (size, size), interpolation=cv2.INTER_LINEAR) for w in weight])
-    free = np.clip(_soft_box(_LIPS, size, 1.2) + _soft_box(_EYES, size, 1.1) * 0.5, 0, 1).astype(np.float32)
+    free = np.clip(atlas.soft_box(_LIPS, size, 1.2) + atlas.soft_box(_EYES, size, 1.1) * 0.5, 0, 1).astype(np.float32)
     return np.maximum(full, free)
 
 
@@ -388,8 +307,8 @@ def geometry_map(landmarks: Floats, size: int) -> Floats:
     openings = np.zeros((2, size, size), np.uint8)
     for channel, loops in enumerate(((mesh.RIGHT_EYE, mesh.LEFT_EYE), (mesh.LIPS_INNER,))):
         for loop in loops:
-            polygon = np.round(landmarks[list(loop), :2] * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillPoly(openings[channel], [polygon], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
+            polygon = np.round(landmarks[list(loop), :2] * (1 << atlas.SHIFT)).astype(np.int32)
+            cv2.fillPoly(openings[channel], [polygon], 255, lineType=cv2.LINE_AA, shift=atlas.SHIFT)
     return openings.transpose(1, 2, 0).astype(np.float32) / 255
 
 

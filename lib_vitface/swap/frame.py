@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
 from lib_vitface.faces.parse import hull_mask
-from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, place_expression, read_expression
+from lib_vitface.faceset.gaze import GazeReader
+from lib_vitface.faceset.texture import TextureMemory, geometry_map, place_expression, read_expression
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.runtime import open_network
 from lib_vitface.types import Face, Floats, Image, Mask, Matrix
@@ -79,6 +80,7 @@ class ModelSwapper:
         self.source, self.target = (
             TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
         )
+        self._gaze = GazeReader()
         self.target_small = self.target.resized(min(self.target.size, max(128, self.size)))
 
     def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]:
@@ -99,7 +101,7 @@ class ModelSwapper:
             plain = crop.astype(np.float32)
             whole = np.ones(crop.shape[:2], np.float32)
             return _Placed(matrix, crop, landmarks, plain, whole, whole, plain)
-        seen = read_expression(landmarks)
+        seen = read_expression(landmarks, self._gaze(crop, landmarks))
         own_points = scale_points(landmarks, side, self.size)
         own = self.target_small.render(own_points, self.size, seen).image
         if self.identity == TARGET:
@@ -108,7 +110,7 @@ class ModelSwapper:
             change = self.source.neutral - self.target.neutral
             if self.shape:
                 landmarks = place_expression(seen.points + self.shape * change, landmarks)
-            wanted = Expression(seen.points + change, seen.angles)
+            wanted = replace(seen, points=seen.points + change)
             drawn = self.source.render(landmarks, side, wanted, footage=crop.astype(np.float32))
         return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, drawn.seen, own)
 

@@ -17,6 +17,7 @@ from lib_vitface.errors import NoFaceError
 from lib_vitface.faces import mesh
 from lib_vitface.faces.align import scale_points
 from lib_vitface.faces.parse import hull_mask
+from lib_vitface.faceset.gaze import GazeReader
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, read_expression, spread_views
 from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
@@ -39,6 +40,7 @@ class Person:
 
     images: NDArray[np.uint8]
     landmarks: Floats
+    expressions: Sequence[Expression]
     references: NDArray[np.uint8]
     layers: NDArray[np.uint8]
     sure: NDArray[np.uint8]
@@ -79,20 +81,18 @@ def load_person(
     records = list(faceset.records(kept=True))
     if not records:
         raise NoFaceError(f"The faceset {faceset.path} holds no usable face; build it from clearer material.")
-    images, landmarks = [], []
-    full: list[Image] = []
+    reader = GazeReader()
+    images, landmarks, expressions = [], [], []
     for record in records:
         image = faceset.image(record)
-        full.append(image)
         images.append(_resize(image, resolution))
         landmarks.append(scale_points(record.landmarks, image.shape[0], resolution))
-    expressions = [read_expression(points) for points in landmarks]
+        expressions.append(read_expression(record.landmarks, reader(image, record.landmarks)))
     quality = [record.sharpness * (1 - record.occlusion) for record in records]
     chosen = spread_views(expressions, quality, views)
-    side = full[0].shape[0]
-    atlas = int(min(512, max(128, side)))
+    atlas = int(min(512, max(128, records[0].size)))
     memory = TextureMemory.build(
-        ((full[i], scale_points(landmarks[i], resolution, full[i].shape[0])) for i in chosen), atlas
+        ((faceset.image(records[i]), records[i].landmarks, expressions[i].gaze) for i in chosen), atlas
     )
     frames = np.arange(len(records))
     # whole runs are held out, not single frames between their neighbours
@@ -121,7 +121,7 @@ def load_person(
         if references:
             free = None if records[index].occlusion > MAX_COVERED else openings.max(axis=2)
             sure[index] = _sure(images[index], drawn[0, index], free)
-    return Person(np.stack(images), np.stack(landmarks), drawn, layers, sure, memory, training, held_out)
+    return Person(np.stack(images), np.stack(landmarks), expressions, drawn, layers, sure, memory, training, held_out)
 
 
 def _resize(image: Image, size: int) -> Image:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib_vitface.faceset.texture import Expression, geometry_map, read_expression
+from lib_vitface.faceset.texture import geometry_map
 from lib_vitface.training.data import Person, Sampler
 from lib_vitface.types import Batch, Image
 
@@ -46,11 +46,10 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
     if len(person.references):
         drawn = []
         for f in frames:
-            seen = read_expression(target.landmarks[f])
+            seen = target.expressions[f]
             wanted = dataclasses.replace(seen, points=seen.points - target.memory.neutral + person.memory.neutral)
-            expression = Expression(wanted.points, wanted.angles)
             footage = target.images[f].astype(np.float32)
-            drawn.append(person.memory.render(target.landmarks[f], size, expression, footage=footage))
+            drawn.append(person.memory.render(target.landmarks[f], size, wanted, footage=footage))
         reference = [np.clip(d.image, 0, 255) / 255 for d in drawn]
         trust = [d.mask[..., None] for d in drawn]
         own = [target.references[0, f].astype(np.float32) / 255 for f in frames]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from faceset_maker import posed_landmarks
 
 from lib_vitface.errors import CheckpointError
 from lib_vitface.faces import mesh
+from lib_vitface.faceset.gaze import UNKNOWN
 from lib_vitface.faceset.texture import (
     Expression,
     TextureMemory,
@@ -34,6 +37,10 @@ def view(yaw: float, seed: int = 0, mouth_cm: float = 0.0) -> tuple[Image, Float
     return smooth_image(seed), posed_landmarks(Pose(yaw, 0, 0), SIZE, points)
 
 
+def built(views: Sequence[tuple[Image, Floats]], size: int) -> TextureMemory:
+    return TextureMemory.build(((image, landmarks, UNKNOWN) for image, landmarks in views), size)
+
+
 def test_expression_is_free_of_pose_and_place() -> None:
     front, turned = (read_expression(view(yaw, mouth_cm=1.0)[1]) for yaw in (0, 25))
     assert np.abs(front.points - turned.points).max() < 0.05  # cm
@@ -44,7 +51,7 @@ def test_expression_is_free_of_pose_and_place() -> None:
 
 def test_a_view_drawn_where_it_was_seen_is_the_view() -> None:
     image, landmarks = view(10)
-    memory = TextureMemory.build([(image, landmarks)], size=256)
+    memory = built([(image, landmarks)], size=256)
     drawn = memory.render(landmarks, SIZE, read_expression(landmarks))
     seen = cv2.erode((drawn.mask > 0.5).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     assert seen.mean() > 0.12
@@ -53,7 +60,7 @@ def test_a_view_drawn_where_it_was_seen_is_the_view() -> None:
 
 def test_the_view_with_the_wanted_mouth_is_taken() -> None:
     views = [view(0, seed=1), view(0, seed=2, mouth_cm=1.5)]
-    memory = TextureMemory.build(views, size=128)
+    memory = built(views, size=128)
     for (image, landmarks), other in zip(views, reversed(views), strict=True):
         drawn = memory.render(landmarks, SIZE, read_expression(landmarks))
         x, y = landmarks[17, :2].round().astype(int)  # below the lower lip
@@ -64,7 +71,7 @@ def test_the_view_with_the_wanted_mouth_is_taken() -> None:
 
 def test_views_that_are_not_allowed_are_not_used() -> None:
     views = [view(0, seed=1), view(0, seed=2)]
-    memory = TextureMemory.build(views, size=128)
+    memory = built(views, size=128)
     expression = read_expression(views[0][1])
     only = memory.texture(expression, np.array([False, True]))[0]
     both = memory.texture(expression)[0]
@@ -79,7 +86,7 @@ def test_a_cover_on_one_view_is_outvoted() -> None:
     nose = views[3][1][mesh.NOSE_TIP, :2].astype(int)
     cv2.circle(covered, tuple(int(v) for v in nose), 16, (0, 255, 0), -1)
     views[3] = covered, views[3][1]
-    memory = TextureMemory.build(views, size=128)
+    memory = built(views, size=128)
     drawn = memory.render(views[0][1], SIZE, read_expression(views[0][1]), np.arange(7) != 0)
     patch = np.s_[nose[1] - 6 : nose[1] + 6, nose[0] - 6 : nose[0] + 6]
     assert np.abs(drawn.image[patch] - views[0][0][patch]).mean() < 8
@@ -88,7 +95,7 @@ def test_a_cover_on_one_view_is_outvoted() -> None:
 def test_an_open_mouth_never_seen_is_hidden_and_not_trusted() -> None:
     closed = view(0, seed=1)
     wanted = view(0, mouth_cm=2.5)[1]
-    memory = TextureMemory.build([closed], size=128)
+    memory = built([closed], size=128)
     drawn = memory.render(wanted, SIZE, read_expression(wanted))
     inside = geometry_map(wanted, SIZE)[..., 1] > 0.9
     assert drawn.mask[inside].mean() < 0.3
@@ -109,7 +116,7 @@ def test_spread_views_covers_the_extremes_first() -> None:
 
 
 def test_an_unknown_open_mouth_shows_the_footages_own() -> None:
-    memory = TextureMemory.build([view(0)], size=128)
+    memory = built([view(0)], size=128)
     wanted = view(0, mouth_cm=2.5)[1]
     footage = np.full((SIZE, SIZE, 3), 200, np.float32)
     drawn = memory.render(wanted, SIZE, read_expression(wanted), footage=footage)
@@ -129,7 +136,7 @@ def test_a_head_seen_from_the_side_has_no_specks_at_its_edge() -> None:
     inside = posed_landmarks(Pose(0, 0, 0), SIZE)
     cv2.fillConvexPoly(plain, cv2.convexHull(inside[:, :2].round().astype(np.int32)), (180, 140, 120))
     grown = cv2.dilate(plain, np.ones((13, 13), np.uint8))  # the skin goes on a little beyond the mesh
-    memory = TextureMemory.build([(grown, inside)], size=256)
+    memory = built([(grown, inside)], size=256)
     for yaw in (0, 20, 35, 50):
         landmarks = posed_landmarks(Pose(yaw, 0, 0), SIZE)
         drawn = memory.render(landmarks, SIZE, read_expression(landmarks))
@@ -147,7 +154,7 @@ def test_geometry_map_has_the_area_of_the_openings() -> None:
 
 
 def test_arrays_bring_back_the_same_memory() -> None:
-    memory = TextureMemory.build([view(0), view(20)], size=64)
+    memory = built([view(0), view(20)], size=64)
     again = TextureMemory.from_arrays(memory.arrays())
     expression = Expression(memory.neutral, np.zeros(2, np.float32))
     assert np.array_equal(again.texture(expression)[0], memory.texture(expression)[0])

@@ -14,6 +14,7 @@ import torch
 from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faces.parse import hull_mask
+from lib_vitface.faceset.gaze import UNKNOWN
 from lib_vitface.faceset.texture import TextureMemory
 from lib_vitface.models.checkpoint import Checkpoint, save_model
 from lib_vitface.models.config import Config, EncoderConfig, SAEHDConfig, ViTSwapperConfig
@@ -37,7 +38,8 @@ def face_at(pose: Pose, scale: float, x: float, y: float) -> Face:
 
 def memory_of(shade: tuple[int, int, int]) -> TextureMemory:
     views = [
-        (np.full((96, 96, 3), shade, np.uint8), landmarks_at(Pose(yaw, 0, 0), 3.4, 48, 48)) for yaw in (-15, 0, 15)
+        (np.full((96, 96, 3), shade, np.uint8), landmarks_at(Pose(yaw, 0, 0), 3.4, 48, 48), UNKNOWN)
+        for yaw in (-15, 0, 15)
     ]
     return TextureMemory.build(views, 128)
 
