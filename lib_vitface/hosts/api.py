@@ -27,7 +27,7 @@ from lib_vitface.jobs import Job
 from lib_vitface.tasks import TASKS
 from lib_vitface.types import Image
 from lib_vitface.ui.runner import Runner, task_named, task_of
-from lib_vitface.ui.studio import Studio, picture_schema
+from lib_vitface.ui.studio import Result, Studio, picture_schema
 
 PREFIX = "/vitface/v1"
 log = logging.getLogger("vitface")
@@ -104,7 +104,7 @@ class Api:
         image = decode_picture(values.get("image"))
         result = self.studio.swap(image, values.get("options", {}))
         box = [round(float(value), 1) for value in result.face.box]
-        return {"image": encode_picture(result.image, result.publisher.xmp), "face": box}
+        return {"image": encode_picture(result, image), "face": box}
 
     def names(self) -> Values:
         site = self.runner.site
@@ -131,16 +131,20 @@ def decode_picture(text: Any) -> Image:
         raise InputError("image: is no picture that can be read; send PNG, JPEG or WebP.") from None
 
 
-def encode_picture(image: Image, xmp: bytes) -> str:
-    """Base64 PNG with the statement in it; the picture is marked already."""
+def encode_picture(result: Result, before: Image) -> str:
+    """Base64 PNG with statement and manifest in it; the picture is marked already. `before` is what it was made from."""
     from PIL import Image as Pillow
     from PIL.PngImagePlugin import PngInfo
 
+    def png(image: Image, notes: PngInfo | None) -> bytes:
+        buffer = io.BytesIO()
+        Pillow.fromarray(image).save(buffer, "PNG", pnginfo=notes)
+        return buffer.getvalue()
+
     notes = PngInfo()
-    notes.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
-    buffer = io.BytesIO()
-    Pillow.fromarray(image).save(buffer, "PNG", pnginfo=notes)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    notes.add_itxt("XML:com.adobe.xmp", result.publisher.xmp.decode("utf-8"))
+    data = result.publisher.sealed(png(result.image, notes), ".png", png(before, None))
+    return base64.b64encode(data).decode("ascii")
 
 
 def answered(work: Callable[[], Any], status: int = 200) -> Any:

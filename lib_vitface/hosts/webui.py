@@ -257,15 +257,18 @@ def before_saved(params: Any) -> None:
 
 
 def after_saved(params: Any) -> None:
-    """The WebUI writes no XMP into JPEG files."""
+    """The WebUI writes no XMP into JPEG files, and signs none; the manifest goes in last."""
     door = getattr(params.p, _DOOR, None) if params.p is not None else None
     path = Path(params.filename)
-    if door is None or path.suffix.lower() not in {".jpg", ".jpeg"}:
+    if door is None:
         return
     try:
-        path.write_bytes(script_values.with_statement(path.read_bytes(), door.xmp))
-    except OSError:
-        log.exception("%s: the statement could not be written into the file", path)
+        before = path.read_bytes()
+        data = door.sealed(script_values.with_statement(before, door.xmp), path.suffix)
+        if data != before:
+            path.write_bytes(data)
+    except (OSError, ViTFaceError):
+        log.exception("%s: statement and manifest could not be written into the file", path)
 
 
 def add_axes() -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +172,18 @@ def _to_srgb(picture: Any) -> Any:
 
 
 def write_image(
-    path: Path, image: Image, *, quality: int = 95, xmp: bytes | None = None, alpha: Image | None = None
+    path: Path,
+    image: Image,
+    *,
+    quality: int = 95,
+    xmp: bytes | None = None,
+    alpha: Image | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes RGB uint8 `[H, W, 3]` as PNG, JPEG or WebP by suffix, atomically, with an XMP packet inside if given.
 
     `quality` 1..100 is for JPEG (4:4:4, no chroma loss from 90 up) and WebP (100: lossless); PNG is always lossless.
-    `alpha` uint8 `[H, W]` is kept by PNG and WebP; JPEG has none. Raises `InputError` for the suffix or quality,
+    `alpha` uint8 `[H, W]` is kept by PNG and WebP; JPEG has none. `finish` is called with the complete temporary file. Raises `InputError` for the suffix or quality,
     `OutputError` when it cannot be written.
     """
     path = Path(path)
@@ -190,7 +196,7 @@ def write_image(
         log.info("%s: JPEG has no alpha; it is left out.", path)
         alpha = None
     data = _encode(np.ascontiguousarray(image if alpha is None else np.dstack([image, alpha])), kind, quality, xmp)
-    with beside(path) as temporary, writing(path):
+    with beside(path, finish) as temporary, writing(path):
         temporary.write_bytes(data)
 
 

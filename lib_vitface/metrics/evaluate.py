@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,17 @@ SourceFaces = Iterable[tuple[Image, Floats]]
 
 
 def evaluate(
-    options: EvaluateOptions, tick: Tick = no_tick, *, source_faces: SourceFaces | None = None
+    options: EvaluateOptions,
+    tick: Tick = no_tick,
+    *,
+    source_faces: SourceFaces | None = None,
+    label: tuple[int, int, int, int] | None = None,
 ) -> dict[str, Any]:
     """All figures of a result, JSON-ready; written to `options.json` (with the figures per frame) and `options.report`.
 
     `source_faces` are RGB pictures with landmarks `[468, 3]` in them (of a faceset); without them `options.source` is
-    read as clips and photos. Raises InputError for footage that does not fit together, NoFaceError where source, target
+    read as clips and photos. `label` is where the visible label stands in the result (x0, y0, x1, y1 px): it is no fault of the
+    swap, so the footage is laid over it before anything is measured. Raises InputError for footage that does not fit together, NoFaceError where source, target
     or result show no face, MissingDependencyError for networks that are not there, OutputError.
     """
     for path in (options.json, options.report):
@@ -58,8 +64,18 @@ def evaluate(
     scoring = Scoring(observer, options, source, Gallery(options.pictures, float(footage.duration)))
     for pair in paired_frames(footage):
         tick(float(pair.time), max(float(footage.duration), float(pair.time)), "Scoring frames")
-        scoring.feed(pair)
+        scoring.feed(pair if label is None else without_label(pair, label))
     return _publish(options, scoring)
+
+
+def without_label(pair: FramePair, box: tuple[int, int, int, int]) -> FramePair:
+    """The pair with the footage's own pixels where the result's label stands."""
+    x0, y0, x1, y1 = box
+    if pair.result.shape != pair.target.shape:
+        return pair
+    result = pair.result.copy()
+    result[y0:y1, x0:x1] = pair.target[y0:y1, x0:x1]
+    return replace(pair, result=result)
 
 
 class Scoring:

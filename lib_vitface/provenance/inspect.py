@@ -10,11 +10,12 @@ from typing import Any
 
 from lib_vitface import media
 from lib_vitface.errors import InputError
-from lib_vitface.provenance import consent
+from lib_vitface.provenance import consent, credentials
 from lib_vitface.provenance.foreign import generator_of
-from lib_vitface.provenance.keys import known_mark_key
+from lib_vitface.provenance.keys import Keys, known_keys
 from lib_vitface.provenance.manifest import read_statement
 from lib_vitface.provenance.reading import Reading, read
+from lib_vitface.provenance.sealing import read_beside
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.types import Image, Tick, no_tick
 
@@ -22,26 +23,27 @@ _WINDOWS = 3  # places of a video at which frames are read
 
 
 def inspect(options: InspectOptions, workspace: Path, tick: Tick = no_tick) -> dict[str, Any]:
-    """What each file says; `synthetic` is true where all files are known as synthetic by mark or statement.
+    """What each file says; `synthetic` is true where all files are known as synthetic by mark, manifest or statement.
 
     Raises `InputError` for what cannot be read.
     """
     files = media.list_media(options.input)
-    key = known_mark_key(workspace)
+    keys = known_keys(workspace)
     records = {record.id[:8]: record for record in consent.kept(workspace)}
     found = []
     for number, path in enumerate(files):
         tick(number, len(files), path.name)
-        found.append(_look(path, options, key, records))
+        found.append(_look(path, options, keys, records))
     tick(len(files), len(files), "")
     return {"synthetic": all(one["synthetic"] for one in found), "files": found}
 
 
 def is_marked(path: Path) -> bool:
     """Whether a picture or video says, in pixels or file, that it is synthetic. Quick: crops are not searched for."""
-    said = read_statement(path) if path.is_file() else None
-    if said is not None and said.is_synthetic:
-        return True
+    if path.is_file():
+        said, manifest = read_statement(path), credentials.read(path)
+        if (said is not None and said.is_synthetic) or (manifest is not None and manifest.is_synthetic):
+            return True
     try:
         return read(_pictures(path, 6), search=False).present
     except InputError:
@@ -49,19 +51,25 @@ def is_marked(path: Path) -> bool:
 
 
 def _look(
-    path: Path, options: InspectOptions, key: bytes | None, records: dict[str, consent.ConsentRecord]
+    path: Path, options: InspectOptions, keys: Keys | None, records: dict[str, consent.ConsentRecord]
 ) -> dict[str, Any]:
     pictures = _pictures(path, options.frames)
-    mark = read(pictures, key, search=options.search)
+    mark = read(pictures, None if keys is None else keys.mark, search=options.search)
     generator = generator_of(pictures[0])
+    manifest = credentials.read(path)
     said = read_statement(path)
-    record = records.get(mark.record_id or (said.consent_id[:8] if said else ""))
+    stated = (one for one in (manifest, said) if one is not None)
+    ids = [mark.record_id or "", *(one.consent_id[:8] for one in stated)]
+    record = next((records[one] for one in ids if one in records), None)
+    claims = manifest is not None and manifest.is_synthetic or said is not None and said.is_synthetic
     return {
         "file": str(path),
-        "synthetic": mark.present or generator is not None or (said is not None and said.is_synthetic),
+        "synthetic": mark.present or generator is not None or claims,
         "mark": _mark(mark),
         "other_generator": generator,
+        "manifest": None if manifest is None else asdict(manifest),
         "statement": None if said is None else asdict(said),
+        "signed_record": read_beside(path, None if keys is None else keys.public),
         "consent_of": None if record is None else record.who,
     }
 

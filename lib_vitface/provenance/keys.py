@@ -53,34 +53,40 @@ def open_keys(workspace: Path) -> Keys:
     """
     path = workspace / "keys" / _NAME
     if not path.exists():
-        _make(path)
+        make_once(path, Keys(Ed25519PrivateKey.generate())._raw)
     try:
         return Keys(Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise ConsentError(f"{path}: the signing key cannot be used ({error}); restore it from a backup.") from None
 
 
+def known_keys(workspace: Path) -> Keys | None:
+    """The keys where this workspace has them already; asking makes none."""
+    return open_keys(workspace) if (workspace / "keys" / _NAME).exists() else None
+
+
 def known_mark_key(workspace: Path) -> bytes | None:
-    """The key of the mark's code where this workspace has one already; asking makes none."""
-    return open_keys(workspace).mark if (workspace / "keys" / _NAME).exists() else None
+    """The key of the mark's code where this workspace has one already."""
+    keys = known_keys(workspace)
+    return None if keys is None else keys.mark
 
 
-def _make(path: Path) -> None:
-    key = Keys(Ed25519PrivateKey.generate())
+def make_once(path: Path, data: bytes) -> None:
+    """A file of keys that appears whole, for its owner only; one that is there already stays. Raises `OutputError`."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_new(temporary, key._raw)
+        _write_new(temporary, data)
         with contextlib.suppress(FileExistsError):  # another process or thread was quicker: its key counts
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 raise
             except OSError:  # a disk without hard links
-                _write_new(path, key._raw)
+                _write_new(path, data)
     except OSError as error:
         raise OutputError(
-            f"{path}: the signing key cannot be written ({error.strerror}); choose another workspace."
+            f"{path}: the key cannot be written ({error.strerror}); choose another workspace."
         ) from None
     finally:
         with contextlib.suppress(OSError):

@@ -32,12 +32,17 @@ _LARGEST_PACKET = 1 << 20
 
 @dataclass(frozen=True)
 class Statement:
-    """What is said: `source_type` a term of IPTC, `tool` name and version, ids of model and consent record."""
+    """What is said: `source_type` a term of IPTC, `tool` name and version, ids of model and consent record.
+
+    Of a video also where the visible label stands (`label_box`: x0, y0, x1, y1 in pixels) or why there is none (`no_label`).
+    """
 
     source_type: str
     tool: str
     model_id: str
     consent_id: str
+    label_box: tuple[int, int, int, int] | None = None
+    no_label: str = ""
 
     @property
     def is_synthetic(self) -> bool:
@@ -58,6 +63,10 @@ def xmp_packet(said: Statement) -> bytes:
         "vitface:ModelId": said.model_id,
         "vitface:ConsentId": said.consent_id,
     }
+    if said.label_box is not None:
+        attributes["vitface:Label"] = " ".join(map(str, said.label_box))
+    if said.no_label:
+        attributes["vitface:NoLabel"] = said.no_label
     inside = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
     spaces = f'xmlns:Iptc4xmpExt="{_EXT}" xmlns:xmp="{_XMP}" xmlns:vitface="{_OWN}"'
     return (
@@ -130,4 +139,14 @@ def _parse(packet: bytes) -> Statement | None:
         known.get(f"{{{_XMP}}}CreatorTool", ""),
         known.get(f"{{{_OWN}}}ModelId", ""),
         known.get(f"{{{_OWN}}}ConsentId", ""),
+        _box(known.get(f"{{{_OWN}}}Label", "")),
+        known.get(f"{{{_OWN}}}NoLabel", ""),
     )
+
+
+def _box(text: str) -> tuple[int, int, int, int] | None:
+    numbers = text.split()
+    if len(numbers) != 4 or not all(n.isascii() and n.isdecimal() and len(n) < 7 for n in numbers):
+        return None
+    x0, y0, x1, y1 = map(int, numbers)
+    return x0, y0, x1, y1

@@ -1,7 +1,8 @@
-"""The only door through which a result leaves: the mark goes into the pixels last, the statement into the file."""
+"""The only door through which a result leaves: label, mark (last) and statement are put in, and the file is signed."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Protocol
 
 from lib_vitface import media
 from lib_vitface.provenance import manifest
+from lib_vitface.provenance.label import Label
+from lib_vitface.provenance.sealing import Seal
 from lib_vitface.provenance.watermark import FRAME, Watermark
 from lib_vitface.types import Frame, Image, VideoInfo
 
@@ -21,12 +24,23 @@ class FrameSink(Protocol):
 
 
 class Publisher:
-    """Writes pictures and video of one model. The same frames give the same bytes, so a resumed job agrees with itself."""
+    """Writes pictures and video of one model. The same frames give the same bytes, so a resumed job agrees with itself; only a
+    C2PA manifest, where one is put in, has a new number each time."""
 
-    def __init__(self, consent_id: str, model_id: str, key: bytes | None = None) -> None:
-        """`consent_id` goes into the mark (its first 8 hex digits), `key` makes the mark's keyed code. Raises `InputError`."""
+    def __init__(self, consent_id: str, model_id: str, key: bytes | None = None, seal: Seal | None = None) -> None:
+        """`consent_id` goes into the mark (its first 8 hex digits), `key` makes the mark's keyed code, `seal` signs finished
+        files. Raises `InputError`."""
         self.said = manifest.statement(model_id, consent_id)
         self._watermark = Watermark(consent_id, key)
+        self._seal = seal
+        self._label: Label | None = None
+
+    def labelled(self, label: Label | None, reason: str = "") -> Publisher:
+        """The same door for a video with this visible label; without one the `reason` goes into the statement."""
+        door = copy.copy(self)
+        door._label = label
+        door.said = replace(self.said, label_box=None if label is None else label.box, no_label=reason)
+        return door
 
     @property
     def xmp(self) -> bytes:
@@ -37,15 +51,29 @@ class Publisher:
         """RGB uint8 `[H, W, 3]` with the mark in it; one that bears it already is given back as it is."""
         return self._watermark.ensure(image)
 
-    def image(self, path: Path, image: Image, *, quality: int = 95, alpha: Image | None = None) -> None:
-        """Marks and writes a picture (PNG, JPEG, WebP), whole or not at all. Raises `InputError`, `OutputError`."""
-        media.write_image(path, self.mark(image), quality=quality, xmp=self.xmp, alpha=alpha)
+    def image(
+        self, path: Path, image: Image, *, quality: int = 95, alpha: Image | None = None, parent: Path | None = None
+    ) -> None:
+        """Marks and writes a picture (PNG, JPEG, WebP), whole or not at all; `parent` is the file it was made from.
+
+        Raises `InputError`, `OutputError`.
+        """
+
+        def finish(temporary: Path) -> None:
+            if self._seal is not None:
+                self._seal.file(temporary, path, self.said, parent)
+
+        media.write_image(path, self.mark(image), quality=quality, xmp=self.xmp, alpha=alpha, finish=finish)
+
+    def sealed(self, data: bytes, suffix: str, parent: bytes | None = None) -> bytes:
+        """A finished, marked file of kind `suffix` with a signed manifest where one can be put in. `parent` as PNG."""
+        return data if self._seal is None else self._seal.inside(data, suffix, self.said, parent)
 
     @contextmanager
     def segment(self, path: Path, info: VideoInfo, settings: media.EncodeSettings) -> Iterator[FrameSink]:
-        """A part of a video; every frame is marked on its way in."""
+        """A part of a video; every frame is labelled and marked on its way in."""
         with media.FrameWriter(path, info, settings) as writer:
-            yield _Marking(writer, self._watermark)
+            yield _Marking(writer, self._watermark, self._label)
 
     def join(
         self,
@@ -63,6 +91,8 @@ class Publisher:
         def complete(temporary: Path) -> None:
             if temporary.is_file():
                 manifest.add_xmp(temporary, self.xmp, output.suffix)
+                if self._seal is not None:
+                    self._seal.file(temporary, output, self.said, source)
             if finish is not None:
                 finish(temporary)
 
@@ -80,9 +110,10 @@ class Publisher:
 
 
 class _Marking:
-    def __init__(self, writer: media.FrameWriter, watermark: Watermark) -> None:
-        self._writer, self._watermark = writer, watermark
+    def __init__(self, writer: media.FrameWriter, watermark: Watermark, label: Label | None) -> None:
+        self._writer, self._watermark, self._label = writer, watermark, label
 
     def write(self, frame: Frame) -> None:
+        image = frame.image if self._label is None else self._label.draw(frame.image)
         # embed, not ensure: a frame of footage that was marked before gets its own mark all the same, at half the cost
-        self._writer.write(replace(frame, image=self._watermark.embed(frame.image, FRAME)))
+        self._writer.write(replace(frame, image=self._watermark.embed(image, FRAME)))

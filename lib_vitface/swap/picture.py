@@ -118,7 +118,7 @@ class _Pictures:
         if swapped is None:
             return False
         quality = 95 if self.options.quality is None else self.options.quality
-        self.publisher.image(output, swapped, quality=quality, alpha=alpha)
+        self.publisher.image(output, swapped, quality=quality, alpha=alpha, parent=source)
         return True
 
     def _hands_near(self, image: Image, face: Face) -> Sequence[Hand]:

@@ -182,6 +182,12 @@ class SwapOptions:
 
     start_s: float | None = option(None, help="Leave out what comes before this time.", group=_VIDEO, low=0, unit="s")
     end_s: float | None = option(None, help="Leave out what comes after this time.", group=_VIDEO, low=0, unit="s")
+    label: bool = option(
+        True, help="Write into a corner of the video, away from faces, that the face is synthetic.", group=_VIDEO
+    )
+    label_reason: str = option(
+        "", help="Without the label: why. It goes into the file's statement and into the audit log.", group=_VIDEO
+    )
     codec: str = option(
         "auto", help="Video codec of the output; auto takes what suits its suffix.", group=_VIDEO, choices=CODECS
     )

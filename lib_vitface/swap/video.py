@@ -24,7 +24,8 @@ from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.jobs import Chunk, Claim, Job, JobStore
 from lib_vitface.options import to_dict
-from lib_vitface.swap.analysis import HandWatch, Observer, Seen, load_seen, save_seen
+from lib_vitface.provenance.label import place
+from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
 from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.stream import FrameStream
@@ -47,6 +48,7 @@ def swap_video(
     """
     info = media.probe(options.input)
     settings = media.EncodeSettings(options.codec, options.quality, options.encode_speed)
+    check_label(options.label, options.label_reason)
     media.plan_encoding(settings, info, options.output)  # says now what would not go together at the end
     job = find_job(store, options)
     if was_published(store, job, options.output):
@@ -58,6 +60,12 @@ def swap_video(
             claim.finish(_Run(options, swapper, publisher, claim, tick, settings).all())
     shutil.rmtree(job.folder, ignore_errors=True)
     return store.get(job.id).result or {}
+
+
+def check_label(label: bool, reason: str) -> None:
+    """Raises `InputError` for a video that shall have no label and no reason for that."""
+    if not label and not reason.strip():
+        raise InputError("--no-label: say why with --label-reason; the reason goes into the file and the audit log.")
 
 
 def check_output(options: SwapOptions) -> None:
@@ -147,6 +155,7 @@ class _Run:
         """Every stage that is not done yet."""
         count = self.analyse()
         plan = self.plan(count)
+        self.publisher = self._door(count)
         self.swap(plan, count)
         result = {
             "output": str(self.options.output),
@@ -234,6 +243,15 @@ class _Run:
         )
         self.claim.add_chunk("plan", 0, "plan.npz")
         return plan
+
+    def _door(self, count: int) -> Publisher:
+        """The door with the label in one corner for the whole video: where all faces of all frames are least."""
+        if not self.options.label:
+            return self.publisher.labelled(None, self.options.label_reason.strip())
+        chunk = self.options.chunk_frames
+        seen = ChunkReader(lambda n: self.folder / f"analysis-{n:05}.npz", load_seen, chunk)
+        boxes = (face.box for one in seen.run(count) for face in one.faces)
+        return self.publisher.labelled(place((self.info.height, self.info.width), boxes))
 
     # ------------------------------------------------------------------------------------------------ second pass
 

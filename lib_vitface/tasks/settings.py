@@ -60,6 +60,12 @@ class CloneOptions:
     face_picture: Path | None = option(
         None, help="With --face picture: a picture of the person to replace.", group="People", kind="file"
     )
+    label: bool = option(
+        True, help="Write into a corner of the video, away from faces, that the face is synthetic.", group="Result"
+    )
+    label_reason: str = option(
+        "", help="Without the label: why. It goes into the file's statement and into the audit log.", group="Result"
+    )
     evaluate: bool = option(True, help="Measure the result and write a report beside it.", group="Result")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
 

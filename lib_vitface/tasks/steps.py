@@ -196,10 +196,11 @@ def publisher_of(model: Path, workspace: Path) -> Publisher:
     """The door for what a model makes; it opens only where the model's consent record holds (see `model_record`)."""
     from lib_vitface.models.checkpoint import open_model
     from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.provenance.sealing import open_seal
 
     checkpoint = open_model(model)
     record = model_record(model, checkpoint.consent_id, workspace)
-    return Publisher(record.id, checkpoint.model_id, open_keys(workspace).mark)
+    return Publisher(record.id, checkpoint.model_id, open_keys(workspace).mark, open_seal(workspace))
 
 
 def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
@@ -231,13 +232,18 @@ def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
     """Measure a result; the source may be a faceset or any media."""
     from lib_vitface.faceset.store import INDEX, Faceset
     from lib_vitface.metrics.evaluate import evaluate as run
+    from lib_vitface.provenance.manifest import read_statement
 
     media.list_media([options.source])
+    media.list_media([options.result])
+    said = read_statement(options.result) if options.result.is_file() else None
+    label = None if said is None else said.label_box
     if not (options.source / INDEX).is_file():
-        return run(options, host.tick)
+        return run(options, host.tick, label=label)
     with ExitStack() as stack:
         faces = stack.enter_context(Faceset.open(options.source))
-        return run(options, host.tick, source_faces=((faces.image(r), r.landmarks) for r in faces.records()))
+        pictures = ((faces.image(r), r.landmarks) for r in faces.records())
+        return run(options, host.tick, source_faces=pictures, label=label)
 
 
 __all__: list[str] = ["consent", "declare", "evaluate", "faceset", "model_record", "publisher_of", "swap", "train"]

@@ -18,7 +18,7 @@ from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import build, to_dict
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.swap.video import file_facts, identity
+from lib_vitface.swap.video import check_label, file_facts, identity
 from lib_vitface.tasks import facts, steps
 from lib_vitface.tasks.settings import CloneOptions, DemoOptions
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
@@ -68,6 +68,7 @@ class _Clone:
             media.list_media([path])
         if not media.is_video(options.target):
             raise InputError(f"{options.target}: is no video; give one, or train and use `swap` for pictures.")
+        check_label(options.label, options.label_reason)
         info = media.probe(options.target)
         media.plan_encoding(media.EncodeSettings(), info, options.output)
         if options.output.exists() and not options.overwrite and self._swapped() is None:
@@ -124,7 +125,7 @@ class _Clone:
         values = {
             "model": self.model, "input": options.target, "output": output, "overwrite": options.overwrite,
             "face": options.face, "face_index": options.face_index, "face_picture": options.face_picture,
-            "device": options.device,
+            "device": options.device, "label": options.label, "label_reason": options.label_reason,
         }  # fmt: skip
         with self.part("swap"):
             swapped = self._swapped()

@@ -15,7 +15,7 @@ from lib_vitface.tasks.settings import DoctorOptions
 from lib_vitface.ui import dialect, form, markup, plots
 from lib_vitface.ui.runner import Runner
 
-HINT = "Drop any picture or video: the invisible mark in its pixels and the statement in its file are looked for."
+HINT = "Drop any picture or video: the invisible mark in its pixels, manifest and statement in its file are looked for."
 _PLOTTED = 60
 
 
@@ -60,8 +60,9 @@ def verdict(found: dict[str, Any]) -> str:
         whose = f", by consent of {found['consent_of']}" if found["consent_of"] else ""
         head = markup.message(f"{name}: marked as synthetic{whose}.", "good")
     else:
-        head = markup.message(f"{name}: no mark and no statement was found. It may still be synthetic.", "hint")
-    return head + markup.table(markup.facts({"mark": found["mark"], "statement": found["statement"] or "none"}))
+        head = markup.message(f"{name}: no mark, no manifest and no statement was found. It may still be synthetic.", "hint")
+    told = {"mark": found["mark"], **{name: found[name] or "none" for name in ("manifest", "statement", "signed_record")}}
+    return head + markup.table(markup.facts(told))
 
 
 def mark_plot(runner: Runner, path: Path) -> str:

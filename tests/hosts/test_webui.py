@@ -27,6 +27,9 @@ class Door:
 
     xmp = "<x:xmpmeta>\ufeffsaid</x:xmpmeta>".encode()
 
+    def sealed(self, data: bytes, suffix: str, parent: bytes | None = None) -> bytes:
+        return data + b"sealed"
+
     def mark(self, image: np.ndarray) -> np.ndarray:
         if image[0, 0].tolist() == [1, 2, 3]:
             return image
@@ -187,7 +190,7 @@ def test_saved_pictures_and_grids_bear_the_mark(host: Any, monkeypatch: pytest.M
     path = tmp_path / "a.jpg"
     made.save(path)
     host.after_saved(types.SimpleNamespace(p=p, filename=str(path)))
-    assert b"said" in path.read_bytes()
+    assert b"said" in path.read_bytes() and path.read_bytes().endswith(b"sealed")
     assert Pillow.open(path).size == (32, 24)
 
 

@@ -50,7 +50,10 @@ class Tint:
 
 
 class PlainDoor:
-    """Publishes without a mark, so that pixels can be compared to the last bit."""
+    """Publishes without label and mark, so that pixels can be compared to the last bit."""
+
+    def labelled(self, label: Any, reason: str = "") -> PlainDoor:
+        return self
 
     def segment(self, path: Path, info: Any, settings: media.EncodeSettings) -> AbstractContextManager[Any]:
         return media.FrameWriter(path, info, settings)
@@ -58,7 +61,7 @@ class PlainDoor:
     def join(self, segments: Sequence[Path], output: Path, **facts: Any) -> None:
         media.join_segments(segments, output, **facts)
 
-    def image(self, path: Path, image: Image, *, quality: int = 95, alpha: Image | None = None) -> None:
+    def image(self, path: Path, image: Image, *, quality: int = 95, alpha: Image | None = None, **facts: Any) -> None:
         media.write_image(path, image, quality=quality, alpha=alpha)
 
 
