@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_clone import FRAMES, TRAINING, SmallClone
+from small_clone import FRAMES, TRAINING, SmallClone, content
 
 from lib_vitface import media
 from lib_vitface.jobs import JobStore
@@ -123,10 +123,10 @@ def test_swap_killed_and_resumed_writes_the_same_bytes(clone_files: SmallClone, 
     )
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == -signal.SIGKILL
-    assert output.read_bytes() == (whole / "out.mp4").read_bytes()
+    assert content(output) == content(whole / "out.mp4")
     result = finished(start(*command))
     assert result["frames"] == FRAMES and result["resumed_chunks"] >= draw_second - 2
-    assert output.read_bytes() == (whole / "out.mp4").read_bytes()
+    assert content(output) == content(whole / "out.mp4")
     for one, other in zip(media.read_frames(output), media.read_frames(whole / "out.mp4"), strict=True):
         assert one.time == other.time and np.array_equal(one.image, other.image)
     assert JobStore(made.workspace).get(jobs[0].id).state == "done"

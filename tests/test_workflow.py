@@ -15,10 +15,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from small_clone import FRAMES, STEPS, TINY, WITH_FACE, SmallClone, images, run
+from small_clone import FRAMES, STEPS, TINY, WITH_FACE, SmallClone, content, images, run
 
 from lib_vitface import media
 from lib_vitface.cli import main
+from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.detect import make_detector
+from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.jobs import JobStore
 from lib_vitface.metrics.settings import EvaluateOptions
@@ -26,6 +29,8 @@ from lib_vitface.models import config as model_config
 from lib_vitface.models.checkpoint import open_model
 from lib_vitface.options import declared
 from lib_vitface.provenance import consent
+from lib_vitface.provenance.label import Label
+from lib_vitface.provenance.manifest import read_statement
 from lib_vitface.provenance.publish import Publisher
 from lib_vitface.tasks import TASKS
 from lib_vitface.types import Frame
@@ -152,6 +157,39 @@ def test_frames_without_a_face_reach_the_door_untouched(swapped: Swapped, clone_
             assert not changed[:10].any() and not changed[:, :10].any(), "far from the face nothing is touched"
 
 
+def test_every_frame_has_the_label(swapped: Swapped) -> None:
+    """Also those without a face; it came in at the door, stands where the file says, and away from the face."""
+    said = read_statement(swapped.path)
+    assert said is not None and said.label_box is not None
+    x0, y0, x1, y1 = said.label_box
+    for before, after in zip(swapped.before_the_door, media.read_frames(swapped.path), strict=True):
+        drawn = Label("", said.label_box, after.image.shape[:2]).draw(before.image)[y0:y1, x0:x1].astype(int)
+        shown = after.image[y0:y1, x0:x1].astype(int)
+        assert np.abs(shown - drawn).mean() < 8 < np.abs(shown - before.image[y0:y1, x0:x1]).mean(), before.index
+    faces = Analyser(make_detector(), MeshLandmarker())(swapped.before_the_door[0].image)
+    assert len(faces) == 1
+    box = faces[0].box
+    assert x1 < box[0] or x0 > box[2] or y1 < box[1] or y0 > box[3]
+
+
+def test_without_a_label_there_is_a_reason(clone_files: SmallClone, tmp_path: Path, capsys: Capture) -> None:
+    command = [
+        "swap",
+        "--model",
+        clone_files.model,
+        "--input",
+        clone_files.clip,
+        "--output",
+        tmp_path / "x.mp4",
+        "--no-label",
+    ]
+    code, _, err = run(capsys, clone_files.workspace, *command)
+    assert code == 2 and "--label-reason" in err and list(tmp_path.iterdir()) == []
+    code, _, _ = run(capsys, clone_files.workspace, *command, "--label-reason", "said in the titles", "--end-s", "0.3")
+    stated = read_statement(tmp_path / "x.mp4")
+    assert code == 0 and stated is not None and (stated.label_box, stated.no_label) == (None, "said in the titles")
+
+
 def test_pictures_too(clone_files: SmallClone, tmp_path: Path, capsys: Capture) -> None:
     """A folder of pictures, one of them see-through, one without a face."""
     folder, output = tmp_path / "in", tmp_path / "out"
@@ -244,11 +282,11 @@ def test_clone_does_it_all_and_goes_on(
     made = {p: p.stat().st_mtime_ns for p in (work / "source").rglob("*.jpg")}
     code, again, err = run(capsys, tmp_path / "space", *command)
     assert code == 2 and "is there already" in err, "a finished result is not replaced unasked"
-    first = output.read_bytes()
+    first = content(output)
     output.unlink()
     code, again, _ = run(capsys, tmp_path / "space", *command, "--no-evaluate")
     assert code == 0 and again["trained"]["step"] == STEPS and "report" not in again
-    assert output.read_bytes() == first
+    assert content(output) == first
     assert made == {p: p.stat().st_mtime_ns for p in (work / "source").rglob("*.jpg")}, "faces are not made anew"
     shutil.rmtree(tmp_path)
 

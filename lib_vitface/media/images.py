@@ -183,7 +183,8 @@ def write_image(
     """Writes RGB uint8 `[H, W, 3]` as PNG, JPEG or WebP by suffix, atomically, with an XMP packet inside if given.
 
     `quality` 1..100 is for JPEG (4:4:4, no chroma loss from 90 up) and WebP (100: lossless); PNG is always lossless.
-    `alpha` uint8 `[H, W]` is kept by PNG and WebP; JPEG has none. `finish` is called with the complete temporary file. Raises `InputError` for the suffix or quality,
+    `alpha` uint8 `[H, W]` is kept by PNG and WebP; JPEG has none. `finish` is called with the complete temporary file.
+    Raises `InputError` for the suffix or quality,
     `OutputError` when it cannot be written.
     """
     path = Path(path)

@@ -45,9 +45,10 @@ def evaluate(
     """All figures of a result, JSON-ready; written to `options.json` (with the figures per frame) and `options.report`.
 
     `source_faces` are RGB pictures with landmarks `[468, 3]` in them (of a faceset); without them `options.source` is
-    read as clips and photos. `label` is where the visible label stands in the result (x0, y0, x1, y1 px): it is no fault of the
-    swap, so the footage is laid over it before anything is measured. Raises InputError for footage that does not fit together, NoFaceError where source, target
-    or result show no face, MissingDependencyError for networks that are not there, OutputError.
+    read as clips and photos. `label` is where the visible label stands in the result (x0, y0, x1, y1 px): it is no fault of
+    the swap, so the footage is laid over it before anything is measured. Raises InputError for footage that does not fit
+    together, NoFaceError where source, target or result show no face, MissingDependencyError for networks that are not
+    there, OutputError.
     """
     for path in (options.json, options.report):
         _check_writable(path)

@@ -51,7 +51,9 @@ def _load(path: Path, own: bool) -> Signer:
     try:
         blocks = [(found.group(1), found.group()) for found in _BLOCK.finditer(path.read_bytes())]
         keys = [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")]
-        chain = b"".join(block if block.endswith(b"\n") else block + b"\n" for kind, block in blocks if kind == b"CERTIFICATE")
+        chain = b"".join(
+            block if block.endswith(b"\n") else block + b"\n" for kind, block in blocks if kind == b"CERTIFICATE"
+        )
         if len(keys) != 1 or not chain:
             raise ValueError("it must hold one private key and its certificates")
         private = serialization.load_pem_private_key(keys[0], None)
@@ -89,9 +91,7 @@ def _local() -> bytes:
     leaf = _certificate(name, root_name, key.public_key(), authority=False)
     leaf = leaf.add_extension(_usage(sign_certificates=False), critical=True)
     leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
-    leaf = leaf.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False
-    )
+    leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return private + leaf.sign(root_key, None).public_bytes(pem) + root.sign(root_key, None).public_bytes(pem)

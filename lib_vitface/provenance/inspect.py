@@ -41,8 +41,8 @@ def inspect(options: InspectOptions, workspace: Path, tick: Tick = no_tick) -> d
 def is_marked(path: Path) -> bool:
     """Whether a picture or video says, in pixels or file, that it is synthetic. Quick: crops are not searched for."""
     if path.is_file():
-        said, manifest = read_statement(path), credentials.read(path)
-        if (said is not None and said.is_synthetic) or (manifest is not None and manifest.is_synthetic):
+        stated = (read_statement(path), credentials.read(path))
+        if any(one is not None and one.is_synthetic for one in stated):
             return True
     try:
         return read(_pictures(path, 6), search=False).present
@@ -58,10 +58,9 @@ def _look(
     generator = generator_of(pictures[0])
     manifest = credentials.read(path)
     said = read_statement(path)
-    stated = (one for one in (manifest, said) if one is not None)
-    ids = [mark.record_id or "", *(one.consent_id[:8] for one in stated)]
+    ids = [mark.record_id or "", *(one.consent_id[:8] for one in (manifest, said) if one is not None)]
     record = next((records[one] for one in ids if one in records), None)
-    claims = manifest is not None and manifest.is_synthetic or said is not None and said.is_synthetic
+    claims = any(one is not None and one.is_synthetic for one in (manifest, said))
     return {
         "file": str(path),
         "synthetic": mark.present or generator is not None or claims,

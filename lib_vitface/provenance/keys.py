@@ -85,9 +85,7 @@ def make_once(path: Path, data: bytes) -> None:
             except OSError:  # a disk without hard links
                 _write_new(path, data)
     except OSError as error:
-        raise OutputError(
-            f"{path}: the key cannot be written ({error.strerror}); choose another workspace."
-        ) from None
+        raise OutputError(f"{path}: the key cannot be written ({error.strerror}); choose another workspace.") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -15,9 +15,14 @@ WORDS = "SYNTHETIC FACE (AI)"
 CORNERS = ("bottom left", "bottom right", "top left", "top right")
 """In order of preference where none is nearer to a face: subtitles stand in the middle, logos of stations at the top."""
 
-_HEIGHT, _LEAST_PX = 0.026, 9.0  # of capital letters: share of the frame's short side, and pixels below which nobody reads them
+_HEIGHT, _LEAST_PX = (
+    0.026,
+    9.0,
+)  # of capital letters: share of the frame's short side, and pixels below which nobody reads them
 _WIDEST = 0.4  # of the frame
-_PLATE = 0.68  # opacity of the dark plate behind the letters: white on it is readable (contrast 4.5 : 1) before anything
+_PLATE = (
+    0.68  # opacity of the dark plate behind the letters: white on it is readable (contrast 4.5 : 1) before anything
+)
 _DARK, _LIGHT = 16.0, 245.0
 _FINE = 4  # letters are drawn so much larger and brought down, which smooths them
 _AROUND = 0.25  # of a face's size: how near a label may come before it counts as on the face
@@ -81,4 +86,5 @@ def _letters(size: tuple[int, int]) -> Mask:
     canvas = np.zeros((round(tall * scale) + 2 * pad, round(wide * scale) + 2 * pad), np.uint8)
     cv2.putText(canvas, WORDS, (pad, canvas.shape[0] - pad), font, scale, 255, thick, cv2.LINE_AA)
     target = (max(canvas.shape[1] // _FINE, 1), max(canvas.shape[0] // _FINE, 1))
-    return np.asarray(cv2.resize(canvas, target, interpolation=cv2.INTER_AREA), np.float32) / 255
+    small = cv2.resize(canvas, target, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32) / np.float32(255)

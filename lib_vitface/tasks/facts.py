@@ -28,10 +28,17 @@ NEEDED = (
 OPTIONAL = {
     "insightface": "detector, embedding (its models are for non-commercial research only)",
     "facexlib": "detector",
+    "c2pa": "signed content credentials (C2PA) in results, and reading those of others",
     "dlib": "scoring of identities in `evaluate`",
     "rich": "progress bar",
 }
-_DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "Pillow", "dlib": "dlib-bin", "skimage": "scikit-image"}
+_DISTRIBUTIONS = {
+    "cv2": "opencv-python",
+    "PIL": "Pillow",
+    "dlib": "dlib-bin",
+    "c2pa": "c2pa-python",
+    "skimage": "scikit-image",
+}
 
 
 def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:

@@ -60,8 +60,13 @@ def verdict(found: dict[str, Any]) -> str:
         whose = f", by consent of {found['consent_of']}" if found["consent_of"] else ""
         head = markup.message(f"{name}: marked as synthetic{whose}.", "good")
     else:
-        head = markup.message(f"{name}: no mark, no manifest and no statement was found. It may still be synthetic.", "hint")
-    told = {"mark": found["mark"], **{name: found[name] or "none" for name in ("manifest", "statement", "signed_record")}}
+        head = markup.message(
+            f"{name}: no mark, no manifest and no statement was found. It may still be synthetic.", "hint"
+        )
+    told = {
+        "mark": found["mark"],
+        **{name: found[name] or "none" for name in ("manifest", "statement", "signed_record")},
+    }
     return head + markup.table(markup.facts(told))
 
 

@@ -128,9 +128,7 @@ def test_one_changed_byte_is_detected(
     assert credentials.read(path).state == "valid"  # type: ignore[union-attr]
 
 
-def test_an_incoming_manifest_is_kept(
-    door: Publisher, frames: list[np.ndarray], footage: Path, tmp_path: Path
-) -> None:
+def test_an_incoming_manifest_is_kept(door: Publisher, frames: list[np.ndarray], footage: Path, tmp_path: Path) -> None:
     first = picture(door, frames, footage, tmp_path / "first.png")
     picture(door, frames, first, tmp_path / "second.png")
     before, after = told(first, "image/png")[0], told(tmp_path / "second.png", "image/png")[0]
@@ -230,9 +228,7 @@ def test_a_certificate_c2pa_does_not_take_is_named(frames: list[np.ndarray], tmp
     (tmp_path / "keys").mkdir()
     key = ec.generate_private_key(ec.SECP256R1())
     root, _ = certificates(key, key)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (tmp_path / "keys" / certificate.OWN).write_bytes(pem + root)
     seal = open_seal(tmp_path)
     with pytest.raises(OutputError, match=r"manifest cannot be made .*c2pa\.pem"):
