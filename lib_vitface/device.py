@@ -16,7 +16,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib_vitface.errors import InputError
 
@@ -244,6 +244,34 @@ def child_environment() -> dict[str, str]:
     if cores < (os.cpu_count() or 1):  # torch counts the machine's cores, not those a container may use
         environment.setdefault("OMP_NUM_THREADS", str(cores))
     return environment
+
+
+def threads() -> int:
+    """Threads for engines that do not read it themselves: `OMP_NUM_THREADS`, else the usable cores."""
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return int(named) if named.isdecimal() and int(named) > 0 else usable_cores()
+
+
+def onnx_providers(name: str) -> list[Any]:
+    """ONNX Runtime's execution providers for a device name as of `pick_device`, the best first; the processor is always last.
+
+    Raises `InputError` where the installed build cannot use the device.
+    """
+    import onnxruntime
+
+    ready = onnxruntime.get_available_providers()
+    kind, _, number = name.partition(":")
+    known = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
+    if kind == "auto":
+        return [p for p in (*known.values(), "CPUExecutionProvider") if p in ready]
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    if known.get(kind) not in ready:
+        raise InputError(
+            f"Device {name!r} cannot be used by the installed ONNX Runtime ({', '.join(ready)}); use 'auto' or 'cpu'."
+        )
+    settings = {"device_id": int(number)} if number.isdecimal() else {}
+    return [(known[kind], settings), "CPUExecutionProvider"]
 
 
 def usable_cores() -> int:

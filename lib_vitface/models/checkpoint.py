@@ -28,7 +28,8 @@ INDEX = "model.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `model.json` says. `files` maps a part (weights, state, memory_source, memory_target, best) to a file name."""
+    """What `model.json` says. `files` maps a part (weights, state, memory_source, memory_target, best; onnx of an exported model)
+    to a file name."""
 
     folder: Path
     config: Config
@@ -42,21 +43,26 @@ class Checkpoint:
 
     def arrays(self, part: str) -> dict[str, NDArray[Any]]:
         """The named arrays of one part. Raises `CheckpointError` where the file is missing or damaged."""
-        return _read_arrays(self._file(part))
+        return _read_arrays(self.file(part))
 
     def tensors(self, part: str) -> dict[str, Any]:
         """As `arrays`, but torch tensors."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = self._file(part)
+        path = self.file(part)
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); use a backup of the model or train again.") from error
 
-    def _file(self, part: str) -> Path:
+    def file(self, part: str) -> Path:
+        """Where a part lies. Raises `CheckpointError` where it is missing or not as it was written."""
         name = self.files.get(part)
+        if name is None and "exported" in self.notes:
+            raise CheckpointError(
+                f"{self.folder} was exported to swap with and has no {part!r}; use the model it was made of."
+            )
         if name is None:
             raise CheckpointError(
                 f"The model {self.folder} has no {part!r}; it was not saved completely. Train it again."
@@ -64,7 +70,7 @@ class Checkpoint:
         path = self.folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; use a backup of the model or train again.")
-        if _digest(path) != self.digests.get(part):
+        if digest(path) != self.digests.get(part):
             raise CheckpointError(
                 f"{path} is damaged (its checksum is wrong); use a backup of the model or train again."
             )
@@ -105,7 +111,7 @@ def save_model(checkpoint: Checkpoint, parts: Mapping[str, Mapping[str, Any]]) -
         for part, values in parts.items():
             path = folder / f"{part}-{checkpoint.step:08d}.safetensors"
             _write_arrays(path, values)
-            files[part], digests[part] = path.name, _digest(path)
+            files[part], digests[part] = path.name, digest(path)
         index = {
             "format": FORMAT,
             "version": VERSION,
@@ -185,9 +191,10 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise CheckpointError(f"{path} is damaged ({error}); use a backup of the model or train again.") from error
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
-        digest = hashlib.sha256()
+        total = hashlib.sha256()
         while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+            total.update(block)
+    return total.hexdigest()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module, util
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lib_vitface import device as devices
+from lib_vitface.errors import CheckpointError, InputError, MissingDependencyError
 from lib_vitface.models.checkpoint import Checkpoint
 from lib_vitface.types import Floats
 
 if TYPE_CHECKING:
     import torch
+
+PART = "onnx"
+"""The part of a model folder that `export` writes in place of the weights."""
+OUTPUTS = ("swapped", "mask")
 
 
 class Network(Protocol):
@@ -29,8 +36,7 @@ class TorchNetwork:
     """The trained network itself, in the device's fast number format."""
 
     def __init__(self, checkpoint: Checkpoint, *, device: str, weights: str, identity: int) -> None:
-        import torch
-
+        torch = _package("torch", "A trained model needs the package torch (an exported one does not, see `export`)")
         from lib_vitface.models.swapper import build_model
 
         self.device = devices.pick_device(device)
@@ -62,6 +68,127 @@ class TorchNetwork:
         return flat.unflatten(0, tensor.shape[:2])
 
 
-def open_network(checkpoint: Checkpoint, *, device: str, weights: str, identity: int) -> Network:
-    """The network of a model folder, drawing person `identity` (see `types.Batch`)."""
-    return TorchNetwork(checkpoint, device=device, weights=weights, identity=identity)
+class OnnxNetwork:
+    """An exported network, run by ONNX Runtime."""
+
+    device = None
+
+    def __init__(self, data: bytes, *, device: str) -> None:
+        runtime = _package("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = devices.threads()
+        options.log_severity_level = 3
+        providers = devices.onnx_providers(device)
+        state = vars(_package("onnxruntime.capi.onnxruntime_pybind11_state"))
+        refusals = tuple(v for v in state.values() if isinstance(v, type) and issubclass(v, Exception))
+        try:
+            self._session: Any = runtime.InferenceSession(data, options, providers=providers)
+        except refusals as error:  # they share no parent of their own
+            raise RuntimeError(str(error)) from error
+        self._wanted = {item.name for item in self._session.get_inputs()}
+
+    def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        given = {name: values for name, values in inputs.items() if name in self._wanted}
+        image, mask = self._session.run(list(OUTPUTS), given)
+        return image, mask
+
+
+class OpenVinoNetwork:
+    """An exported network, run by OpenVINO: in bfloat16 on processors that multiply it in hardware, else in float32."""
+
+    device = None
+
+    def __init__(self, data: bytes, *, device: str) -> None:
+        openvino = _package("openvino")
+        core = openvino.Core()
+        place = _openvino_device(device, core.available_devices)
+        settings: dict[str, Any] = {}
+        if place == "CPU":
+            fast = devices.has_amx() or devices.has_avx512_bf16()
+            settings = {
+                "INFERENCE_NUM_THREADS": devices.threads(),
+                "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+            }
+        self._model: Any = core.compile_model(core.read_model(data, b""), place, settings)
+        self._wanted = {name for port in self._model.inputs for name in port.get_names()}
+
+    def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        found = self._model({name: values for name, values in inputs.items() if name in self._wanted})
+        image, mask = (found[name] for name in OUTPUTS)
+        return image, mask
+
+
+BACKENDS: dict[str, Callable[..., Network]] = {"onnx": OnnxNetwork, "openvino": OpenVinoNetwork}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def pick_backend(checkpoint: Checkpoint, backend: str, device: str = "auto") -> str:
+    """ "torch", "onnx" or "openvino": what was asked for, and for "auto" what suits folder, device and installed packages.
+
+    OpenVINO goes first where it is installed and the processor computes; it was the fastest in all measurements. Raises
+    `CheckpointError` where the folder does not hold what the backend needs.
+    """
+    exported = PART in checkpoint.files
+    if backend == "auto":
+        if not exported:
+            return "torch"
+        quick = device in {"auto", "cpu"} and util.find_spec("openvino") and runs(checkpoint, "openvino")
+        return "openvino" if quick else "onnx"
+    if backend == "torch" and exported:
+        raise CheckpointError(
+            f"{checkpoint.folder} was exported and holds no weights for torch; use --backend onnx, openvino or auto."
+        )
+    if backend != "torch" and not exported:
+        raise CheckpointError(
+            f"{checkpoint.folder} was not exported; run `export` and swap with the folder it writes, or use --backend torch."
+        )
+    if not runs(checkpoint, backend):
+        raise CheckpointError(
+            f"{checkpoint.folder}: OpenVINO draws int8 networks wrongly; use --backend onnx, or export without --quantize."
+        )
+    return backend
+
+
+def runs(checkpoint: Checkpoint, backend: str) -> bool:
+    """Whether a backend gives the right pixels of an exported folder: OpenVINO's of int8 were off by 84 grey levels."""
+    return backend != "openvino" or checkpoint.notes.get("exported", {}).get("quantized", "none") == "none"
+
+
+def open_network(
+    checkpoint: Checkpoint, *, device: str = "auto", weights: str = "weights", identity: int = 0, backend: str = "auto"
+) -> Network:
+    """The network of a model folder, drawing person `identity` (see `types.Batch`). An exported one draws the source only."""
+    chosen = pick_backend(checkpoint, backend, device)
+    if chosen == "torch":
+        return TorchNetwork(checkpoint, device=device, weights=weights, identity=identity)
+    held = checkpoint.notes.get("exported", {}).get("weights")
+    if identity != 0:
+        raise CheckpointError(
+            f"{checkpoint.folder} was exported and draws the source only; use the model it was made of."
+        )
+    if weights == "best" and held != "best":
+        raise CheckpointError(f"{checkpoint.folder} holds the last weights only; export with --weights best.")
+    data = checkpoint.file(PART).read_bytes()
+    try:
+        return BACKENDS[chosen](data, device=device)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{PACKAGES[chosen]} cannot run {checkpoint.folder} ({reason}); export it again."
+        ) from error
+
+
+def _package(module: str, why: str = "") -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        why = why or f"An exported model needs the package {module}"
+        raise MissingDependencyError(f"{why}: {sys.executable} -m pip install {module}") from error
+
+
+def _openvino_device(name: str, available: list[str]) -> str:
+    """OpenVINO's name of a device; it has no CUDA, its GPU is Intel's."""
+    wanted = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}.get(name)
+    if wanted is None or not any(item.split(".")[0] == wanted for item in available):
+        raise InputError(f"OpenVINO has no device {name!r} here; use --device cpu, or --backend onnx.")
+    return wanted

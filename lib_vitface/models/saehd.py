@@ -124,6 +124,10 @@ class SAEHD(nn.Module):
                 mask = mask.index_copy(0, chosen, cover)
         return SwapperOutput(image.unflatten(0, (clips, length)), mask.unflatten(0, (clips, length)))
 
+    def drawn(self, image: torch.Tensor, person: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Picture and mask `[N, 3 and 1, H, W]` of one person for images `[N, 3, H, W]`."""
+        return self._decode(self.encoder(image), person)
+
     def _decode(self, code: torch.Tensor, person: int) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.inter) == 1:
             return self.decoder[person](self.inter[0](code))

@@ -16,7 +16,7 @@ from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import GazeReader
 from lib_vitface.faceset.texture import TextureMemory, geometry_map, place_expression, read_expression
 from lib_vitface.models.checkpoint import Checkpoint, open_model
-from lib_vitface.models.runtime import open_network
+from lib_vitface.models.runtime import Network, open_network
 from lib_vitface.types import Face, Floats, Image, Mask, Matrix
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
@@ -59,6 +59,7 @@ class ModelSwapper:
     """A trained model, ready to swap. `identity` says whom to draw: the source, or (redrawing) the target itself.
 
     `weights` is the checkpoint's part: "weights" (the last averaged ones) or "best" (those of the least held-out loss).
+    `backend` is the engine (see `models.runtime`); a `network` that is there already is taken as it is.
     `shape` 0..1: how far the drawn face takes the source's proportions instead of keeping the footage's.
     """
 
@@ -71,10 +72,14 @@ class ModelSwapper:
         identity: int = SOURCE,
         clip_length: int = 4,
         weights: str = "weights",
+        backend: str = "auto",
+        network: Network | None = None,
     ) -> None:
         checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
         self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
-        self.network = open_network(checkpoint, device=device, weights=weights, identity=identity)
+        self.network = network or open_network(
+            checkpoint, device=device, weights=weights, identity=identity, backend=backend
+        )
         self.size = checkpoint.config.resolution
         self.learned_reference = checkpoint.config.kind == "vit"
         self.source, self.target = (
@@ -89,6 +94,10 @@ class ModelSwapper:
         images, masks = self.network(self._inputs(placed))
         pictures = images[:, 0].transpose(0, 2, 3, 1)
         return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0, 0], strict=True)]
+
+    def inputs(self, frames: Sequence[Image], faces: Sequence[Face]) -> Mapping[str, Floats]:
+        """What the network is shown of a clip: the fields of `types.Batch` but `identity`, as arrays."""
+        return self._inputs([self._place(frame, face) for frame, face in zip(frames, faces, strict=True)])
 
     def _place(self, frame: Image, face: Face) -> _Placed:
         if face.landmarks is None:

@@ -20,6 +20,7 @@ COLORS = ("rct", "lct", "mkl", "idt", "sot", "hist", "none")
 MASKS = ("both", "learned", "hull")
 BLENDS = ("alpha", "multiband", "poisson", "raw")
 CODECS = ("auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "gif", "images")
+BACKENDS = ("auto", "torch", "onnx", "openvino")
 SPEEDS = ("fast", "medium", "slow")
 
 
@@ -214,3 +215,11 @@ class SwapOptions:
     )
     resume: bool = option(True, help="Go on with the same work where it was interrupted.", group=_RUN)
     device: str = option("auto", help="Device that runs the model: auto, cpu, cuda, cuda:1, mps.", group=_RUN)
+    backend: str = option(
+        "auto",
+        help="Engine that runs the model: torch for a trained model; onnx (ONNX Runtime) or openvino for an exported one; auto "
+        "takes what suits the folder and is installed.",
+        group=_RUN,
+        choices=BACKENDS,
+        advanced=True,
+    )

@@ -30,6 +30,10 @@ OPTIONAL = {
     "facexlib": "detector",
     "c2pa": "signed content credentials (C2PA) in results, and reading those of others",
     "dlib": "scoring of identities in `evaluate`",
+    "onnx": "writing exported models",
+    "onnxscript": "writing exported models",
+    "onnxruntime": "running exported models",
+    "openvino": "running exported models faster on processors",
     "rich": "progress bar",
 }
 _DISTRIBUTIONS = {

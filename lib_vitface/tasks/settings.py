@@ -91,6 +91,30 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    """The folder holds an ONNX file, the texture memories and the consent record; `swap --model` takes it, without torch."""
+
+    model: Path = option(help="Folder of the trained model.", group="Files", kind="folder")
+    output: Path = option(help="Folder to write.", group="Files", kind="output")
+    overwrite: bool = option(False, help="Replace a model that was exported there before.", group="Files")
+    weights: str = option(
+        "last",
+        help="Which weights of the model: the last ones, or the best ones by the loss on held-out frames.",
+        group="Network",
+        choices=("last", "best"),
+    )
+    quantize: str = option(
+        "none",
+        help="int8 makes the file a quarter as large and ONNX Runtime faster, at some loss, which the result states.",
+        group="Network",
+        choices=("none", "int8"),
+    )
+    opset: int = option(
+        18, help="Version of ONNX's operators to write.", group="Network", low=18, high=20, advanced=True
+    )
+
+
+@dataclass(frozen=True)
 class DoctorOptions:
     """Nothing is changed but a cached measurement of the device; with `fetch`, missing default weights are downloaded."""
 

@@ -215,7 +215,7 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     checkpoint = open_model(options.model)
     with host.exclusive(), device.PeakMemory() as memory:
         part = "best" if options.weights == "best" else "weights"
-        swapper = ModelSwapper(checkpoint, device=options.device, weights=part)
+        swapper = ModelSwapper(checkpoint, device=options.device, weights=part, backend=options.backend)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick)
         used = swapper.network.device
         del swapper

@@ -190,10 +190,11 @@ class Studio:
         from lib_vitface.tasks.steps import publisher_of
 
         publisher = publisher_of(options.model, self.site.workspace)  # asks for consent each time
-        key = f"{options.model} {identity(options.model)} {options.device}"
+        key = f"{options.model} {identity(options.model)} {options.device} {options.backend}"
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None
-            self._loaded = _Loaded(key, ModelSwapper(options.model, device=options.device), publisher)
+            swapper = ModelSwapper(options.model, device=options.device, backend=options.backend)
+            self._loaded = _Loaded(key, swapper, publisher)
         self._loaded.publisher = publisher
         return self._loaded
 
