@@ -82,10 +82,14 @@ def train(
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
     run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype))
     checkpoint = _resume(options.model, config, run, device, consent_id)
+
+    def loading(done: float, total: float, note: str = "") -> None:
+        tick(0, 1, f"{note}, {done:.0f} of {total:.0f}")  # the bar is the training's
+
     with Faceset.open(options.source) as source, Faceset.open(options.target) as target:
         persons = [
             load_person(
-                faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=tick
+                faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=loading
             )
             for faceset in (source, target)
         ]

@@ -96,7 +96,7 @@ def test_a_clip_becomes_a_faceset(whole: Path, source: Path) -> None:
     assert [r.frame for r in faceset.records()] == list(range(0, 72, 6))
     for record in faceset.records():
         assert record.time == Fraction(record.frame, 30) and record.source == source.name
-        assert faceset.image(record).shape == (256, 256, 3)
+        assert faceset.image(record).shape == (512, 512, 3)
         assert abs(record.pose.yaw_deg) < 10 and 100 < record.face_px < 200
         assert 0.4 < record.sharpness < 0.7 and record.exposure > 0.9 and record.occlusion < 0.05
         assert np.linalg.norm(record.embedding) == pytest.approx(1, abs=1e-5)
@@ -109,7 +109,7 @@ def test_crops_landmarks_and_matrices_fit_each_other(whole: Path, source: Path) 
     faceset = Faceset.open(whole)
     record = next(islice(faceset.records(), 3, None))
     frame = next(f for f in media.read_frames(source) if f.index == record.frame)
-    again = warp(frame.image, record.frame_to_crop, 256)
+    again = warp(frame.image, record.frame_to_crop, 512)
     assert np.abs(again.astype(int) - faceset.image(record)).mean() < 2.0
     eyes = record.landmarks[[33, 263], :2] @ invert(record.frame_to_crop)[:, :2].T + invert(record.frame_to_crop)[:, 2]
     assert eyes[0, 0] < eyes[1, 0] and 40 < np.linalg.norm(eyes[1] - eyes[0]) < 110
@@ -237,7 +237,7 @@ def test_what_happens_to_a_faceset_that_is_there(whole: Path, tmp_path: Path) ->
     shutil.copytree(whole, tmp_path / "set")
     with pytest.raises(OutputError, match="holds a faceset already"):
         make(tmp_path / "set", path, exists="fail")
-    with pytest.raises(InputError, match="was begun with --size 256, not 128"):
+    with pytest.raises(InputError, match="was begun with --size 512, not 128"):
         make(tmp_path / "set", path, size=128)
     again = make(tmp_path / "set", path, every=6, min_change=0.0)
     assert (again["faces"], again["frames"]) == (12, 12), "nothing is read twice"
