@@ -28,6 +28,7 @@ from lib_vitface.errors import Cancelled, InputError, OutputError
 
 STATES = ("queued", "running", "done", "failed", "stopped")
 BEAT_S = 2.0
+LOOK_S = 0.25
 WATCH_S = 10.0
 NOTE_S = 0.5
 _VERSION = 1
@@ -251,7 +252,8 @@ class JobStore:
 
 
 class Claim:
-    """The right to work on one job. As a context manager it beats every two seconds, and at the end says how it went:
+    """The right to work on one job. As a context manager it beats every two seconds and looks four times a second whether it
+    shall stop; at the end it says how it went:
 
     no error: "done"; `Cancelled`: "stopped"; any other error: "failed" with its sentence. A killed process says nothing,
     and the next claim goes on from the finished chunks.
@@ -310,6 +312,10 @@ class Claim:
     def beat(self) -> None:
         """Says "still alive" and reads the wish to stop."""
         self._update("beats=beats+1", ())
+        self.look()
+
+    def look(self) -> None:
+        """Reads the wish to stop."""
         if self.store.get(self.job.id).stop_requested:
             self._stop.set()
 
@@ -341,10 +347,15 @@ class Claim:
             db.execute(f"UPDATE jobs SET {assignments}, updated=? WHERE id=?", row)
 
     def _beat_on(self) -> None:
-        while not self._end.wait(BEAT_S):
+        due = time.monotonic() + BEAT_S
+        while not self._end.wait(min(LOOK_S, BEAT_S)):
             # A missed beat (disk full, store locked for long) is no reason to end work that may well go on.
             with contextlib.suppress(OutputError, InputError, Cancelled):
-                self.beat()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + BEAT_S
+                    self.beat()
+                else:
+                    self.look()
 
 
 def _plain(value: Mapping[str, Any]) -> str:

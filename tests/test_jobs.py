@@ -185,14 +185,14 @@ except InputError as error:
 
 def test_stop_reaches_another_process(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     job = store.create("swap", {})
-    process = child(
-        HOLD.replace("import sys, time", "import sys, time\nfrom lib_vitface import jobs\njobs.BEAT_S = 0.05"),
-        store.folder,
-        job.id,
-        0,
-    )
+    seldom = HOLD.replace("import sys, time", "import sys, time\nfrom lib_vitface import jobs\njobs.BEAT_S = 60.0")
+    process = child(seldom, store.folder, job.id, 0)
     process.stdout.readline()
+    asked = time.monotonic()
     store.request_stop(job.id)
+    while store.get(job.id).state == "running":
+        assert time.monotonic() - asked < 1, "the wish is looked for between two beats"
+        time.sleep(0.02)
     assert process.wait(timeout=10) != 0
     assert store.get(job.id).state == "stopped"
     with store.claim(job.id) as claim:  # taking it up again forgets the wish
