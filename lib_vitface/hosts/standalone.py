@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import ipaddress
 import logging
 import socket
@@ -64,12 +63,12 @@ def make_app(site: Site, logins: dict[str, str]) -> Any:
     """A FastAPI application with page and routes; a login guards both."""
     try:
         import fastapi
-        import gradio
+
+        from lib_vitface.ui import dialect, tabs
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is missing: pip install -r requirements-ui.txt") from None
     from lib_vitface.hosts import api as routes
     from lib_vitface.hosts.guarded import basic_guard
-    from lib_vitface.ui import tabs
     from lib_vitface.ui.runner import shared_runner
     from lib_vitface.ui.studio import Studio
 
@@ -77,23 +76,9 @@ def make_app(site: Site, logins: dict[str, str]) -> Any:
     page = tabs.build(runner, studio)
     app = fastapi.FastAPI(title="ViTFace")
     routes.mount(app, routes.Api(runner, studio), [basic_guard(logins)] if logins else [])
-    extra: dict[str, Any] = {"auth": list(logins.items())} if logins else {}
-    css = (ROOT / "style.css").read_text(encoding="utf-8")
-    # fonts of the system: the usual theme asks a font server of somebody else's
-    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    if "css" in inspect.signature(gradio.mount_gradio_app).parameters:
-        extra.update(css=css, head=head(), theme=theme)
-    else:
-        page.css, page.head, page.theme, page.theme_css = css, head(), theme, theme._get_theme_css()
-        page.stylesheets = theme._stylesheets
-    page.queue()
+    css, script = ((ROOT / name).read_text(encoding="utf-8") for name in ("style.css", "javascript/vitface.js"))
     site.outputs.mkdir(parents=True, exist_ok=True)
-    return gradio.mount_gradio_app(app, page, "/", allowed_paths=[str(site.outputs)], **extra)
-
-
-def head() -> str:
-    script = (ROOT / "javascript" / "vitface.js").read_text(encoding="utf-8")
-    return f"<script>{script}</script>"
+    return dialect.mount(app, page, site.outputs, logins, css, script)
 
 
 def serve(arguments: Sequence[str]) -> None:

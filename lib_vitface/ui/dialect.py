@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,29 @@ def uploaded(value: Any) -> list[Path]:
             raise InputError("The upload cannot be read; try it again.")
         found.append(Path(str(name)))
     return found
+
+
+def mount(app: Any, page: Any, folder: Path, logins: Mapping[str, str], css: str, script: str) -> Any:
+    """The page at the root of a FastAPI application, with its style and script; files of `folder` are served with it."""
+    known = inspect.signature(gr.mount_gradio_app).parameters
+    # fonts of the system: the usual theme asks a font server of somebody else's
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    extra: dict[str, Any] = {"auth": list(logins.items())} if logins else {}
+    head = f"<script>{script}</script>"
+    if "css" in known:
+        extra.update(css=css, head=head, theme=theme)
+    else:
+        page.css, page.head, page.theme, page.theme_css = css, head, theme, theme._get_theme_css()
+        page.stylesheets = theme._stylesheets
+    if "allowed_paths" in known:
+        extra["allowed_paths"] = [str(folder)]
+    else:
+        page.allowed_paths, page.auth, page.auth_message = [str(folder)], extra.pop("auth", None), None
+        page.favicon_path = None
+        with page:  # it has no head of one's own
+            on(page.load, None, js=f"() => {{ {script} }}")
+    page.queue()
+    return gr.mount_gradio_app(app, page, "/", **extra)
 
 
 def update(**values: Any) -> Any:

@@ -2,110 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from driving import TABS, open_tab, type_into, wait_text
 
-pytest.importorskip("gradio", reason="gradio is not installed (requirements-ui.txt)")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("VITFACE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium was found (VITFACE_CHROMIUM names one)"),
-]
-TABS = ("Clone", "Dataset", "Train", "Swap", "Check", "Evaluate")
-
-
-@contextmanager
-def serving(workspace: Path, *arguments: str) -> Iterator[str]:
-    """The page as `start.py ui` serves it; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lib_vitface.hosts.standalone", "--port", str(port), "--workspace", str(workspace)]
-    process = subprocess.Popen([*command, *arguments], cwd=ROOT)
-    try:
-        for _ in range(240):
-            assert process.poll() is None, "the page ended by itself"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/vitface/v1/", timeout=5).close()
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.25)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("page") / "workspace") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """An opened page; at the end it must not have complained."""
-    found = browser.new_page(viewport={"width": 1300, "height": 900})
-    faults: list[str] = []
-    found.on("pageerror", lambda error: faults.append(str(error)))
-    found.goto(address)
-    found.wait_for_selector("#vitface-tabs", timeout=60_000)
-    yield found
-    found.close()
-    # a machine without a camera lets the webcam's control complain
-    assert [fault for fault in faults if "device not found" not in fault] == []
-
-
-def open_tab(page: Any, name: str) -> None:
-    page.locator("#vitface-tabs [role=tab]:visible", has_text=name).first.click()
-    page.wait_for_timeout(700)
-
-
-def type_into(page: Any, name: str, text: str) -> None:
-    page.locator(f"#{name} textarea, #{name} input").first.fill(text)
-    page.keyboard.press("Tab")
-
-
-def wait_text(page: Any, name: str, text: str, seconds: float = 60) -> str:
-    """Waits until an element says something; the page itself has to ask the server."""
-    end = time.monotonic() + seconds
-    said = ""
-    while time.monotonic() < end:
-        said = page.locator(f"#{name}").first.inner_text()
-        if text in said:
-            return said
-        page.wait_for_timeout(250)
-    raise AssertionError(f"{name} says {said!r}, not {text!r}")
 
 
 def test_every_tab_has_a_hint_and_a_start(page: Any) -> None:
@@ -188,8 +95,8 @@ def test_light_and_dark_are_readable(browser: Any, address: str) -> None:
         page.close()
 
 
-def test_a_login_guards_page_and_routes(browser: Any, tmp_path: Path) -> None:
-    with serving(tmp_path / "w", "--login", "me:secret") as address:
+def test_a_login_guards_page_and_routes(browser: Any, serve: Any, tmp_path: Path) -> None:
+    with serve(tmp_path / "w", "--login", "me:secret") as address:
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector("input[type=password]", timeout=30_000)
@@ -200,8 +107,8 @@ def test_a_login_guards_page_and_routes(browser: Any, tmp_path: Path) -> None:
         assert refused.value.code == 401
 
 
-def test_an_open_address_needs_a_login(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lib_vitface.hosts.standalone", "--host", "0.0.0.0", "--workspace", str(tmp_path)]
+def test_an_open_address_needs_a_login(python: Path, tmp_path: Path) -> None:
+    command = [str(python), "-m", "lib_vitface.hosts.standalone", "--host", "0.0.0.0", "--workspace", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "--login" in done.stderr
