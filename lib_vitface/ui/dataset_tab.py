@@ -42,7 +42,7 @@ def build(runner: Runner) -> tuple[Panel, list[Any], Any]:
 
 def _camera(runner: Runner, fields: form.Form) -> None:
     """Pictures from the webcam, added to the inputs."""
-    with gr.Accordion("Webcam", open=False):
+    with gr.Accordion("Webcam", open=False, elem_id="vitface-faceset-camera"):
         shot = dialect.webcam("Look straight, then turn slowly; take a picture at each step", "vitface-faceset-webcam")
         add = gr.Button("Add to the inputs", elem_id="vitface-faceset-webcam-add")
 

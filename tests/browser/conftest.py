@@ -99,8 +99,8 @@ def serve(python: Path) -> Serve:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory, clone_files: SmallClone) -> Path:
-    """With the facesets, the model and the clip of the small clone."""
+def workspace(python: Path, tmp_path_factory: pytest.TempPathFactory, clone_files: SmallClone) -> Path:
+    """With the facesets, the model and the clip of the small clone; each environment has one of its own."""
     folder = tmp_path_factory.mktemp("page") / "workspace"
     shutil.copytree(clone_files.workspace, folder)
     for part, name in (("facesets", "source"), ("facesets", "target"), ("models", "model")):

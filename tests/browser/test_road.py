@@ -1,0 +1,111 @@
+"""The road in the browser: look through a faceset, take a picture, choose the person, try, swap, stop, go on, check, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from driving import choose, click_picture, open_tab, pictures_of, type_into, unfold, wait_for, wait_text
+from PIL import Image
+
+from lib_vitface import media
+from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.detect import make_detector
+from lib_vitface.faces.landmarks import MeshLandmarker
+from lib_vitface.faceset.store import Faceset
+
+
+def face_of(image: np.ndarray) -> Any:
+    """The one face of a picture."""
+    (found,) = Analyser(make_detector("auto"), MeshLandmarker())(image)
+    return found
+
+
+def test_faces_are_removed_and_taken_back(page: Any, workspace: Path) -> None:
+    def kept() -> int:
+        with Faceset.open(workspace / "facesets" / "source") as faceset:
+            return len(faceset)
+
+    before = kept()
+    open_tab(page, "Dataset")
+    choose(page, "vitface-gallery-name", "source")
+    page.locator("#vitface-gallery-show").click()
+    wait_text(page, "vitface-gallery-said", f"{before} are kept")
+    assert page.locator("#vitface-gallery-coverage td").count() > 10
+    faces = "#vitface-gallery .grid-container button"
+    page.locator(faces).nth(1).click()
+    wait_text(page, "vitface-gallery-said", f"{before - 1} are kept")
+    assert kept() == before - 1
+    page.locator("#vitface-gallery-which label", has_text="removed").click()
+    wait_for(page, lambda: page.locator(faces).count() == 1)
+    page.locator(faces).first.click()
+    wait_text(page, "vitface-gallery-said", f"{before} are kept")
+    assert kept() == before
+
+
+def test_the_camera_gives_a_picture(page: Any, workspace: Path) -> None:
+    open_tab(page, "Dataset")
+    unfold(page, "vitface-faceset-camera")
+    camera = page.locator("#vitface-faceset-webcam")
+    if camera.locator("video:visible").count() == 0:  # it asks for leave first
+        camera.locator("button:visible").first.click()
+    wait_for(page, lambda: camera.locator("video").evaluate("video => video.readyState >= 2 && video.videoWidth > 0"))
+    page.wait_for_timeout(1000)
+    shutter = camera.locator("[aria-label='capture photo']:visible")
+    (shutter if shutter.count() else camera.locator("button:visible")).last.click()
+    wait_for(page, lambda: camera.locator("img:visible").count())
+    page.locator("#vitface-faceset-webcam-add").click()
+    box = page.locator("#vitface-faceset-input textarea").first
+    path = Path(wait_for(page, box.input_value))
+    assert path.parent == workspace / "uploads"
+    assert face_of(np.asarray(Image.open(path).convert("RGB"))).score > 0.5, "the person before the camera"
+
+
+def test_choose_try_swap_and_check(page: Any, workspace: Path) -> None:
+    frame = next(iter(media.read_frames(workspace / "uploads" / "film.mp4"))).image
+    box = face_of(frame).box
+    middle = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+    open_tab(page, "Swap")
+    choose(page, "vitface-swap-model", "model")
+    type_into(page, "vitface-swap-input", "film.mp4")
+    page.locator("#vitface-moment-show").click()
+    wait_text(page, "vitface-moment-said", "One face")
+    click_picture(page, "vitface-moment-frame", 3, 3)
+    wait_text(page, "vitface-moment-said", "no face at this place")
+    click_picture(page, "vitface-moment-frame", *middle)
+    wait_text(page, "vitface-moment-said", "This person is replaced")
+    page.locator("#vitface-moment-try").click()
+    wait_for(page, lambda: page.locator(".vitface-slider img").count() == 2, 120)
+    before, after = pictures_of(page, ".vitface-slider img")
+    changed = np.abs(before.astype(int) - after).mean(axis=2)
+    inside = changed[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])].mean()
+    assert inside > 3 * changed[: int(box[1]), : int(box[0])].mean(), "the face, not the wall"
+    unfold(page, "vitface-swap-group-video")
+    type_into(page, "vitface-swap-end-s", "0.3")
+    page.locator("#vitface-swap-start").click()
+    wait_text(page, "vitface-swap-progress", "done", 180)
+    video = page.locator("#vitface-swap-video video")
+    wait_for(page, lambda: video.count() and video.first.evaluate("video => video.readyState >= 1 && video.duration"))
+    (made,) = (workspace / "outputs").glob("swap-*.mp4")
+    open_tab(page, "Check")
+    type_into(page, "vitface-inspect-input", str(made))
+    page.locator("#vitface-inspect-run").click()
+    wait_text(page, "vitface-inspect-result", "marked as synthetic", 120)
+    assert page.locator("#vitface-inspect-plot path").count() == 1
+
+
+def test_a_job_is_stopped_and_gone_on_with(page: Any, workspace: Path) -> None:
+    open_tab(page, "Swap")
+    choose(page, "vitface-swap-model", "model")
+    type_into(page, "vitface-swap-input", "film.mp4")
+    type_into(page, "vitface-swap-output", "whole.mp4")
+    page.locator("#vitface-swap-start").click()
+    wait_text(page, "vitface-swap-progress", "waiting", 20)
+    page.locator("#vitface-swap-stop").click()
+    wait_text(page, "vitface-swap-progress", "stopped", 60)
+    page.locator("#vitface-swap-go-on").click()
+    wait_text(page, "vitface-swap-progress", "done", 180)
+    assert (workspace / "outputs" / "whole.mp4").is_file()
+    unfold(page, "vitface-queue")
+    assert "done" in wait_text(page, "vitface-queue-table", "swap")
