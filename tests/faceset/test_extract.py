@@ -114,7 +114,7 @@ def test_crops_landmarks_and_matrices_fit_each_other(whole: Path, source: Path) 
     eyes = record.landmarks[[33, 263], :2] @ invert(record.frame_to_crop)[:, :2].T + invert(record.frame_to_crop)[:, 2]
     assert eyes[0, 0] < eyes[1, 0] and 40 < np.linalg.norm(eyes[1] - eyes[0]) < 110
     middle = record.landmarks[:, :2].mean(axis=0)
-    assert np.abs(middle - 128).max() < 25
+    assert np.abs(middle - 256).max() < 50
 
 
 def test_size_format_and_quality(tmp_path: Path, source: Path) -> None:
