@@ -152,10 +152,40 @@ class SwapModel(Protocol):
     def __call__(self, crops: Sequence[Image], landmarks: Sequence[Floats]) -> tuple[list[Image], list[Mask]]: ...
 
 
-class Denoiser(Protocol):
-    """A diffusion pass over a region: image and mask `[H, W]` 0..1 in, image of the same size out."""
+@dataclass(frozen=True)
+class Redraw:
+    """What a diffusion pipeline is asked for: `image` [S, S, 3] drawn again where `mask` [S, S] 0..1 says.
 
-    def __call__(self, image: Image, mask: Mask, seed: int) -> Image: ...
+    `strength` 0..1 is how much noise is put on; `steps` are those that are made (not those of a whole drawing from noise).
+    The same `seed` gives the same noise. `sampler` and `schedule` are names or "auto". `landmarks` [468, 3] lie in `image`;
+    `control` (see `DenoiseOptions`) says what of them, where the pipeline can, holds the drawing.
+    """
+
+    image: Image
+    mask: Mask
+    strength: float
+    steps: int
+    seed: int
+    prompt: str = ""
+    negative: str = ""
+    guidance: float = 5.0
+    sampler: str = "auto"
+    schedule: str = "auto"
+    landmarks: Floats | None = None
+    control: str = "none"
+
+
+class Denoiser(Protocol):
+    """A diffusion pipeline: an image of the same size out, the same one for the same request.
+
+    `name` says which checkpoint; work that was begun with one is not gone on with another. Raises `Cancelled` when the host
+    was told to stop, `InputError` for what the pipeline does not know.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, asked: Redraw) -> Image: ...
 
 
 @dataclass(frozen=True)

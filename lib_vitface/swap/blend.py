@@ -87,8 +87,8 @@ def mask_box(crop_mask: Mask, frame_to_crop: Matrix, width: int, height: int) ->
     return box if box.x0 < box.x1 and box.y0 < box.y1 else None
 
 
-def warp_back(crop_image: Image, crop_mask: Mask, frame_to_crop: Matrix, box: Box) -> tuple[Floats, Mask]:
-    """Crop and mask as seen in `box` of the frame: float32 `[h, w, 3]` 0..255 and `[h, w]` 0..1.
+def warp_back(crop_image: Image | Floats, crop_mask: Mask, frame_to_crop: Matrix, box: Box) -> tuple[Floats, Mask]:
+    """Crop (a picture, or differences of one) and mask as seen in `box` of the frame: float32 `[h, w, 3]`, `[h, w]` 0..1.
 
     A crop that is finer than the frame is averaged down first (no aliasing); a coarser one is enlarged by Lanczos.
     """
@@ -96,7 +96,7 @@ def warp_back(crop_image: Image, crop_mask: Mask, frame_to_crop: Matrix, box: Bo
     image, mask, matrix = crop_image, crop_mask.astype(np.float32), frame_to_crop.astype(np.float64)
     if scale > 1.1:
         size = (max(round(image.shape[1] / scale), 1), max(round(image.shape[0] / scale), 1))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         # Pixel centres lie at integers, so the corners of the picture lie at -0.5.
         ratio = np.array([size[0] / crop_image.shape[1], size[1] / crop_image.shape[0]])
         shrunk = matrix * ratio[:, None]

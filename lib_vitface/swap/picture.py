@@ -14,11 +14,12 @@ from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.parse import Hand, HandFinder
 from lib_vitface.faces.track import FaceChoice
 from lib_vitface.jobs import Claim, JobStore
+from lib_vitface.swap.denoise import Guard, Redrawer, redrawn
 from lib_vitface.swap.finish import Finisher
 from lib_vitface.swap.plan import choice, limits
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.swap.video import check_output, find_job, make_analyser, reference_look, swap_video
-from lib_vitface.types import Face, Image, Tick, no_tick
+from lib_vitface.swap.video import check_output, find_job, make_analyser, redrawer_of, reference_look, swap_video
+from lib_vitface.types import Denoiser, Face, Image, Tick, no_tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
@@ -29,17 +30,27 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def swap_input(
-    options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, store: JobStore, tick: Tick = no_tick
+    options: SwapOptions,
+    swapper: ClipSwapper,
+    publisher: Publisher,
+    store: JobStore,
+    tick: Tick = no_tick,
+    denoiser: Denoiser | None = None,
 ) -> dict[str, Any]:
     """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one."""
     frames = options.input.is_dir() and media.is_video(options.output)
     if frames or media.is_video(options.input):
-        return swap_video(options, swapper, publisher, store, tick)
-    return swap_images(options, swapper, publisher, store, tick)
+        return swap_video(options, swapper, publisher, store, tick, denoiser)
+    return swap_images(options, swapper, publisher, store, tick, denoiser)
 
 
 def swap_images(
-    options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, store: JobStore, tick: Tick = no_tick
+    options: SwapOptions,
+    swapper: ClipSwapper,
+    publisher: Publisher,
+    store: JobStore,
+    tick: Tick = no_tick,
+    denoiser: Denoiser | None = None,
 ) -> dict[str, Any]:
     """One picture to `options.output`, or each picture of a folder to a folder, under the same names.
 
@@ -47,12 +58,13 @@ def swap_images(
     Otherwise as `swap_video`.
     """
     pairs = _pairs(options)
-    job = find_job(store, options)
+    redrawer = redrawer_of(options, denoiser)
+    job = find_job(store, options, denoiser)
     begun = bool(store.chunks(job.id, "picture"))
     if not begun:
         check_output(options)
     with store.claim(job.id) as claim:
-        result = _Pictures(options, swapper, publisher, claim).all(pairs, tick)
+        result = _Pictures(options, swapper, publisher, claim, redrawer).all(pairs, tick)
         claim.finish(result)
     shutil.rmtree(job.folder, ignore_errors=True)
     return result
@@ -75,7 +87,15 @@ def _pairs(options: SwapOptions) -> list[tuple[Path, Path]]:
 
 
 class _Pictures:
-    def __init__(self, options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, claim: Claim) -> None:
+    def __init__(
+        self,
+        options: SwapOptions,
+        swapper: ClipSwapper,
+        publisher: Publisher,
+        claim: Claim,
+        redrawer: Redrawer | None = None,
+    ) -> None:
+        self._redrawer, self._guard = redrawer, None if redrawer is None else Guard(options)
         self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
         analyser = make_analyser(options)
         reference = reference_look(options, analyser)
@@ -114,9 +134,12 @@ class _Pictures:
         face = self._choice.pick(self._analyser(image))
         if face is None:
             return False
-        swapped = swap_face(image, face, self.swapper, self._finisher, self._hands_near(image, face))
+        hands = self._hands_near(image, face)
+        swapped = swap_face(image, face, self.swapper, self._finisher, hands)
         if swapped is None:
             return False
+        if self._redrawer is not None and self._guard is not None:
+            swapped, _ = redrawn(swapped, face, self._redrawer, self._guard, hands, self.options.opacity)
         quality = 95 if self.options.quality is None else self.options.quality
         self.publisher.image(output, swapped, quality=quality, alpha=alpha, parent=source)
         return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_vitface.options import option
+from lib_vitface.swap.denoise_settings import DenoiseOptions
 
 _FILES = "Files"
 _FACE = "Which face"
@@ -25,8 +26,8 @@ SPEEDS = ("fast", "medium", "slow")
 
 
 @dataclass(frozen=True)
-class SwapOptions:
-    """Put a trained face into a video, a picture, or a folder of pictures."""
+class PlainSwapOptions:
+    """The swap without the diffusion pass."""
 
     model: Path = option(help="Folder of the trained model.", group=_FILES, kind="folder")
     input: Path = option(help="Video, picture, or folder of pictures to change.", group=_FILES, kind="path")
@@ -223,3 +224,8 @@ class SwapOptions:
         choices=BACKENDS,
         advanced=True,
     )
+
+
+@dataclass(frozen=True)
+class SwapOptions(DenoiseOptions, PlainSwapOptions):
+    """Put a trained face into a video, a picture, or a folder of pictures."""

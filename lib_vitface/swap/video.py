@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ from lib_vitface.jobs import Chunk, Claim, Job, JobStore
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
 from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
+from lib_vitface.swap.denoise import Guard, Redrawer
 from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
+from lib_vitface.swap.steady import Counts, SteadyRedraw
 from lib_vitface.swap.stream import FrameStream
-from lib_vitface.types import Floats, Frame, Tick, no_tick
+from lib_vitface.types import Denoiser, Floats, Frame, Tick, no_tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
@@ -39,10 +41,16 @@ DEPTH = 6  # frames that may wait between two stages
 
 
 def swap_video(
-    options: SwapOptions, swapper: ClipSwapper, publisher: Publisher, store: JobStore, tick: Tick = no_tick
+    options: SwapOptions,
+    swapper: ClipSwapper,
+    publisher: Publisher,
+    store: JobStore,
+    tick: Tick = no_tick,
+    denoiser: Denoiser | None = None,
 ) -> dict[str, Any]:
     """Swaps the chosen face of `options.input` (a video) and publishes `options.output`. JSON-ready facts come back.
 
+    `denoiser` redraws it where `options.denoise` is above 0.
     With `options.resume` an unfinished job of `store` with the same options, input and model is gone on with. Raises
     `InputError` for unusable input or an output that exists, `NoFaceError`, `OutputError` (disk full), `Cancelled`.
     """
@@ -50,14 +58,15 @@ def swap_video(
     settings = media.EncodeSettings(options.codec, options.quality, options.encode_speed)
     check_label(options.label, options.label_reason)
     media.plan_encoding(settings, info, options.output)  # says now what would not go together at the end
-    job = find_job(store, options)
+    redrawer = redrawer_of(options, denoiser)
+    job = find_job(store, options, denoiser)
     if was_published(store, job, options.output):
         with store.claim(job.id) as claim:
             claim.finish(store.chunks(job.id, "published")[0].data["result"])
     else:
         check_output(options)
         with store.claim(job.id) as claim:
-            claim.finish(_Run(options, swapper, publisher, claim, tick, settings).all())
+            claim.finish(_Run(options, swapper, publisher, claim, tick, settings, redrawer).all())
     shutil.rmtree(job.folder, ignore_errors=True)
     return store.get(job.id).result or {}
 
@@ -79,10 +88,23 @@ def check_output(options: SwapOptions) -> None:
     media.check_place(output)
 
 
-def find_job(store: JobStore, options: SwapOptions) -> Job:
+def redrawer_of(options: SwapOptions, denoiser: Denoiser | None, words: tuple[str, str] = ("", "")) -> Redrawer | None:
+    """The diffusion pass the options ask for, if they do. Raises `InputError` where nothing is there to draw."""
+    if options.denoise <= 0 or options.opacity <= 0:
+        return None
+    if denoiser is None:
+        raise InputError(
+            "--denoise: there is no diffusion checkpoint here; name one with --denoise-checkpoint, or set it to 0."
+        )
+    return Redrawer(options, denoiser, words)
+
+
+def find_job(store: JobStore, options: SwapOptions, denoiser: Denoiser | None = None) -> Job:
     """The unfinished job for exactly this work, or a new one where `check_output` has nothing against it."""
     values = to_dict(replace(options, overwrite=False, resume=True))
     key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
+    if options.denoise > 0 and denoiser is not None:
+        key["checkpoint"] = denoiser.name
     job = store.find("swap", key) if options.resume else None
     if job is None:
         check_output(options)
@@ -141,7 +163,10 @@ class _Run:
         claim: Claim,
         tick: Tick,
         settings: media.EncodeSettings,
+        redrawer: Redrawer | None = None,
     ) -> None:
+        self.redrawer = redrawer
+        self.redrawn: Counts | None = None
         self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
         self.folder = claim.job.folder
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +189,7 @@ class _Run:
             "people": plan.people,
             "resumed_chunks": self.resumed,
             "seconds": self.seconds,
+            **({} if self.redrawn is None else {"denoise": asdict(self.redrawn)}),
         }
         self.join(count, result)
         return result
@@ -259,15 +285,17 @@ class _Run:
         """All segments that are not there yet."""
         first = _unbroken(self.claim.store.chunks(self.claim.job.id, "video"))
         self.resumed += first
-        start = first * self.options.chunk_frames
-        if start >= count:
+        start = min(first * self.options.chunk_frames, count)
+        redraw = self._redraw(plan, start)
+        if start == count:
             return
-        stream = FrameStream(self.options, self.swapper, plan, count, start)
+        stream = FrameStream(self.options, self.swapper, plan, count, redraw.begin if redraw else start)
         segments = _Segments(self, first, count)
 
         def work(frame: Frame) -> list[Frame]:
             self.tick(count + frame.index, 2 * count, "swapping")
-            return stream(frame)
+            frames = stream(frame)
+            return redraw(frames) if redraw else frames
 
         try:
             self._overlap("swap", self._frames(stream.begin), work, segments.write)
@@ -276,6 +304,13 @@ class _Run:
             raise
         if segments.written != count - start:
             raise InputError(f"{self.options.input}: gave other frames when it was read again; is it being written to?")
+
+    def _redraw(self, plan: Plan, start: int) -> SteadyRedraw | None:
+        if self.redrawer is None:
+            return None
+        redraw = SteadyRedraw(self.options, self.redrawer, Guard(self.options), plan, self.folder, start)
+        self.redrawn = redraw.counts
+        return redraw
 
     def join(self, count: int, result: dict[str, Any]) -> None:
         """The finished file, in one step."""
