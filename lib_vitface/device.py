@@ -226,6 +226,25 @@ def release_memory(device: torch.device | None = None) -> None:
         return  # not glibc: its allocator has no such call
 
 
+def room_for(device: torch.device, size: int) -> str:
+    """How a pipeline with `size` bytes of weights fits: "plenty" (whole, with room to work), "tight" (whole, but its large
+    pictures in tiles), or "parts" (one part at a time on the graphics card, the rest in main memory)."""
+    if device.type == "cuda":
+        import torch
+
+        free = torch.cuda.mem_get_info(device)[0]
+        return _room(free, size)
+    free = memory_bytes()[1] or 0
+    return "tight" if _room(free, size) == "parts" else _room(free, size)
+
+
+def _room(free: int, size: int) -> str:
+    # a pass at 512 px takes about 2 GiB beside the weights, in tiles about half of one
+    if free < size + (1 << 29):
+        return "parts"
+    return "plenty" if free >= size + (2 << 30) else "tight"
+
+
 def child_environment() -> dict[str, str]:
     """The whole environment for `python -m lib_vitface …` as a child process; what the person set stays.
 

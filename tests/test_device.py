@@ -215,6 +215,17 @@ def test_describe_is_json_and_true(speed_file: Path) -> None:
     assert len(read["accelerators"]) == torch.cuda.device_count() + int(torch.backends.mps.is_available())
 
 
+@pytest.mark.parametrize(("free_gib", "expected"), [(24, "plenty"), (5, "tight"), (4, "parts")])
+def test_a_pipeline_is_placed_by_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, free_gib: int, expected: str
+) -> None:
+    """Weights of 4 GiB. A processor has nowhere else to put them."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gib << 30, 24 << 30))
+    assert device.room_for(torch.device("cuda"), 4 << 30) == expected
+    monkeypatch.setattr(device, "memory_bytes", lambda: (64 << 30, free_gib << 30))
+    assert device.room_for(CPU, 4 << 30) == ("plenty" if expected == "plenty" else "tight")
+
+
 @LINUX
 def test_processor_flags_agree_with_torch() -> None:
     """Torch asks the processor, this project the kernel's list."""

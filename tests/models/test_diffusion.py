@@ -1,0 +1,135 @@
+"""A tiny random checkpoint through diffusers: as folder and as one file, offline, the same picture for the same request."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers", reason="diffusers is not installed (requirements-optional.txt)")
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny_diffusion  # noqa: E402
+
+from lib_vitface.errors import CheckpointError, InputError  # noqa: E402
+from lib_vitface.models.diffusion import SAMPLERS, DiffusersDenoiser, whole_steps  # noqa: E402
+from lib_vitface.types import Redraw  # noqa: E402
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny checkpoint")
+    tiny_diffusion.make(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*_: object) -> None:
+        raise OSError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="module")
+def drawer(made: Path) -> DiffusersDenoiser:
+    return DiffusersDenoiser(made / "diffusers", device="cpu")
+
+
+def asked(**values: Any) -> Redraw:
+    image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+    mask = np.zeros((SIDE, SIDE), np.float32)
+    mask[:, SIDE // 2 :] = 1
+    return dataclasses.replace(Redraw(image, mask, 0.3, 3, 5, "a face"), **values)
+
+
+def calls(drawer: DiffusersDenoiser, request: Redraw) -> int:
+    """How often the U-Net is run for a request."""
+    counted: list[int] = []
+    hook = drawer._pipeline.unet.register_forward_hook(lambda *_: counted.append(1))
+    try:
+        drawer(request)
+    finally:
+        hook.remove()
+    return len(counted)
+
+
+def test_the_same_request_gives_the_same_picture(drawer: DiffusersDenoiser) -> None:
+    first, second = drawer(asked()), drawer(asked())
+    assert first.shape == (SIDE, SIDE, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, second)
+    for name, value in (("seed", 6), ("strength", 0.8), ("steps", 6), ("prompt", "a hat"), ("sampler", "Euler")):
+        assert (drawer(asked(**{name: value})) != first).any(), name
+    np.testing.assert_array_equal(drawer(asked()), first), "a sampler asked for once is not kept"
+
+
+def test_one_file_draws_what_the_folder_draws(made: Path, drawer: DiffusersDenoiser) -> None:
+    single = DiffusersDenoiser(made / "single.safetensors", device="cpu", config=made / "diffusers")
+    own, other = drawer._pipeline.unet.state_dict(), single._pipeline.unet.state_dict()
+    assert own.keys() == other.keys() and all((own[name] == other[name]).all() for name in own)
+    assert np.abs(single(asked()).astype(int) - drawer(asked())).max() <= 1
+    assert single.name != drawer.name
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.15, 0.3, 0.35, 0.9, 1.0])
+def test_as_many_steps_are_made_as_were_asked_for(drawer: DiffusersDenoiser, strength: float) -> None:
+    for steps in (1, 3, 8):
+        whole, given = whole_steps(steps, strength)
+        assert int(whole * given) == steps and abs(given - strength) < 0.01
+    assert calls(drawer, asked(strength=strength)) == 3
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_each_sampler_draws_and_calls_once_a_step(drawer: DiffusersDenoiser, sampler: str) -> None:
+    assert calls(drawer, asked(sampler=sampler.lower())) == 3
+
+
+def test_schedules_change_the_picture(drawer: DiffusersDenoiser) -> None:
+    plain = drawer(asked(sampler="Euler"))
+    assert (drawer(asked(sampler="Euler", schedule="Karras")) != plain).any()
+
+
+def test_what_does_not_go_is_said(drawer: DiffusersDenoiser, made: Path, tmp_path: Path) -> None:
+    for values, said in (
+        ({"sampler": "Nonsense"}, "denoise-sampler"),
+        ({"schedule": "Nonsense"}, "denoise-schedule"),
+        ({"schedule": "karras", "sampler": "DDIM"}, "does not go with"),
+        ({"control": "tile"}, "ControlNet"),
+    ):
+        with pytest.raises(InputError, match=said):
+            drawer(asked(**values))
+    with pytest.raises(InputError, match="no such checkpoint"):
+        DiffusersDenoiser(tmp_path / "gone.safetensors")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match="is no checkpoint"):
+        DiffusersDenoiser(tmp_path / "a.txt")
+    (tmp_path / "bad.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match="damaged"):
+        DiffusersDenoiser(tmp_path / "bad.safetensors", device="cpu")
+    with pytest.raises(CheckpointError, match="cannot be opened"):
+        DiffusersDenoiser(tmp_path, device="cpu")
+    with pytest.raises(InputError, match="--denoise-config"):
+        DiffusersDenoiser(made / "single.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize(("room", "tiled", "offloaded"), [("plenty", False, False), ("tight", True, False), ("parts", True, True)])
+def test_memory_decides_how_it_is_placed(
+    made: Path, monkeypatch: pytest.MonkeyPatch, room: str, tiled: bool, offloaded: bool
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    from lib_vitface import device as devices
+
+    moved: list[Any] = []
+    monkeypatch.setattr(devices, "room_for", lambda device, size: room if size > 1_000_000 else "nonsense")
+    monkeypatch.setattr(DiffusionPipeline, "enable_model_cpu_offload", lambda self, device: moved.append(device))
+    found = DiffusersDenoiser(made / "diffusers", device="cpu")
+    assert found._pipeline.vae.use_tiling == tiled
+    assert bool(moved) == offloaded
