@@ -216,9 +216,7 @@ def test_describe_is_json_and_true(speed_file: Path) -> None:
 
 
 @pytest.mark.parametrize(("free_gib", "expected"), [(24, "plenty"), (5, "tight"), (4, "parts")])
-def test_a_pipeline_is_placed_by_what_is_free(
-    monkeypatch: pytest.MonkeyPatch, free_gib: int, expected: str
-) -> None:
+def test_a_pipeline_is_placed_by_what_is_free(monkeypatch: pytest.MonkeyPatch, free_gib: int, expected: str) -> None:
     """Weights of 4 GiB. A processor has nowhere else to put them."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gib << 30, 24 << 30))
     assert device.room_for(torch.device("cuda"), 4 << 30) == expected

@@ -23,10 +23,10 @@ from modules.ui_common import create_refresh_button
 from PIL import Image as Pillow
 
 from lib_vitface.errors import Cancelled, ViTFaceError
-from lib_vitface.hosts import script_values
+from lib_vitface.hosts import script_values, webui_diffusion, worker
 from lib_vitface.hosts.accounts import guards_of
 from lib_vitface.hosts.script_values import ATTRIBUTE, TITLE
-from lib_vitface.types import Denoiser, Image, Mask
+from lib_vitface.types import Host
 from lib_vitface.ui import form as forms
 from lib_vitface.ui.runner import shared_runner
 from lib_vitface.ui.site import PRIVATE, Site
@@ -35,7 +35,6 @@ from lib_vitface.ui.studio import Studio, picture_items
 log = logging.getLogger("vitface")
 _SECTION = ("vitface", TITLE)
 _NOTE = f"{TITLE} note"  # of a picture's infotext
-_SIDE = 512  # short side at which a face is redrawn
 _DOOR = "vitface_door"  # of the processing object: who published its pictures
 
 
@@ -54,6 +53,10 @@ def make_site() -> Site:
         allowed,
         device=str(option("device", "auto")) or "auto",
         exclusive=lambda: queue_lock,
+        denoiser=webui_diffusion.CheckpointDenoiser(),
+        run_here=run_here,
+        samplers=webui_diffusion.sampler_names,
+        schedules=webui_diffusion.schedule_names,
         before_long_work=make_room,
         after_long_work=take_back,
     )
@@ -157,9 +160,15 @@ class ViTFacePictures(scripts.Script):
             return
         try:
             picture = np.ascontiguousarray(np.asarray(pp.image.convert("RGB"), dtype=np.uint8))
-            denoiser = make_denoiser(p, float(values.get("denoise") or 0.0))
             # the WebUI holds its queue's lock while it generates, and that lock cannot be taken twice
-            result = renewed_studio().swap(picture, values, tick, denoiser=denoiser, alone=True)
+            result = renewed_studio().swap(
+                picture,
+                values,
+                tick,
+                denoiser=webui_diffusion.CheckpointDenoiser(p),
+                words=webui_diffusion.words_of(p),
+                alone=True,
+            )
         except ViTFaceError as error:
             left_as_it_was(p, str(error))
             return
@@ -204,48 +213,22 @@ def tick(done: float, total: float, note: str = "") -> None:
     shared.state.textinfo = f"ViTFace: {note}" if note else None
 
 
-def make_denoiser(p: Any, strength: float) -> Denoiser | None:
-    """Redraws a region with the loaded checkpoint, the prompt and the sampler of `p`."""
-    if strength <= 0:
-        return None
+def run_here(job_id: str) -> None:
+    """A job that draws with the loaded checkpoint, in this process and under the queue's lock; how it went stands in the store."""
+    site = make_site()
 
-    def denoise(image: Image, mask: Mask, seed: int) -> Image:
-        height, width = image.shape[:2]
-        scale = max(1.0, _SIDE / min(height, width))
-        size = tuple(max(64, round(edge * scale / 8) * 8) for edge in (width, height))
-        inner = processing.StableDiffusionProcessingImg2Img(
-            sd_model=shared.sd_model,
-            prompt=p.prompts[p.batch_index] if getattr(p, "prompts", None) else p.prompt,
-            negative_prompt=p.negative_prompts[p.batch_index]
-            if getattr(p, "negative_prompts", None)
-            else p.negative_prompt,
-            seed=seed,
-            sampler_name=p.sampler_name,
-            steps=p.steps,
-            cfg_scale=p.cfg_scale,
-            width=size[0],
-            height=size[1],
-            init_images=[Pillow.fromarray(image).resize(size, Pillow.Resampling.LANCZOS)],
-            mask=Pillow.fromarray(np.rint(255 * mask).astype(np.uint8)).resize(size, Pillow.Resampling.BILINEAR),
-            mask_blur=0,
-            inpainting_fill=1,
-            inpaint_full_res=False,
-            denoising_strength=strength,
-            do_not_save_samples=True,
-            do_not_save_grid=True,
-            restore_faces=False,
-            tiling=False,
-        )
-        inner.scripts, inner.script_args = scripts.ScriptRunner(), []
-        inner.cached_c = inner.cached_uc = [None, None]
-        try:
-            drawn = processing.process_images(inner).images[0]
-        finally:
-            inner.close()
-        back = drawn.convert("RGB").resize((width, height), Pillow.Resampling.LANCZOS)
-        return np.ascontiguousarray(np.asarray(back, dtype=np.uint8))
+    def obeying(done: float, total: float, note: str = "") -> None:
+        webui_diffusion.check_interrupt()
+        shared.state.job_count, shared.state.job_no = max(int(total), 1), int(done)
+        shared.state.textinfo = f"ViTFace: {note}" if note else None
 
-    return denoise
+    host = Host(site.workspace, site.device, obeying, webui_diffusion.held, site.denoiser)
+    try:
+        worker.perform(job_id, host)
+    except ViTFaceError as error:
+        log.error("job %s: %s", job_id, error)
+    except Exception:
+        log.exception("job %s failed", job_id)
 
 
 def before_saved(params: Any) -> None:

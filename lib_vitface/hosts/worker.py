@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,18 +24,30 @@ from lib_vitface.ui.runner import PREFIX, task_named
 log = logging.getLogger("vitface")
 
 
-def work(claim: Claim, workspace: Path, stopped: threading.Event) -> None:
-    """Runs the claimed job's task; its result goes into the store."""
+def work(claim: Claim, host: Host) -> None:
+    """Runs the claimed job's task; its result goes into the store. `host.tick` may raise `Cancelled`."""
     task = task_named(claim.job.kind.removeprefix(PREFIX))
     ready: Any = options.build(task.options, claim.job.options)
 
     def tick(done: float, total: float, note: str = "") -> None:
-        if stopped.is_set():
-            raise Cancelled("Stopped; what was finished is kept, start it again to go on.")
+        host.tick(done, total, note)
         claim.progress(done, total, note)
 
-    result = task.run(ready, Host(workspace, getattr(ready, "device", "auto"), tick))
+    result = task.run(ready, replace(host, tick=tick, device=getattr(ready, "device", host.device)))
     claim.finish(result)
+
+
+def perform(job_id: str, host: Host) -> None:
+    """Takes a job, does it, and leaves result or error in the store; the error is raised as well."""
+    with JobStore(host.workspace).claim(job_id) as claim:
+        try:
+            work(claim, host)
+        except Exception as error:
+            known = error if isinstance(error, ViTFaceError) else ViTFaceError()
+            kind = {"kind": type(error).__name__, "exit_code": known.exit_code, "http_status": known.http_status}
+            if not isinstance(error, Cancelled):
+                claim.add_chunk("error", 0, data=kind)
+            raise
 
 
 def main(arguments: list[str]) -> int:
@@ -50,16 +63,13 @@ def main(arguments: list[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+    def tick(done: float, total: float, note: str = "") -> None:
+        if stopped.is_set():
+            raise Cancelled("Stopped; what was finished is kept, start it again to go on.")
+
     try:
-        with JobStore(given.workspace).claim(given.job) as claim:
-            try:
-                work(claim, given.workspace, stopped)
-            except Exception as error:
-                known = error if isinstance(error, ViTFaceError) else ViTFaceError()
-                kind = {"kind": type(error).__name__, "exit_code": known.exit_code, "http_status": known.http_status}
-                if not isinstance(error, Cancelled):
-                    claim.add_chunk("error", 0, data=kind)
-                raise
+        perform(given.job, Host(given.workspace, tick=tick))
     except ViTFaceError as error:
         log.error("%s", error)
         return error.exit_code

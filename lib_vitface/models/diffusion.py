@@ -127,7 +127,9 @@ def _open(checkpoint: Path, dtype: Any, config: Path | None, offline: bool) -> A
     if not checkpoint.exists():
         raise InputError(f"{checkpoint}: there is no such checkpoint; name a .safetensors file or a folder.")
     if checkpoint.is_file() and checkpoint.suffix.lower() not in _FILES:
-        raise InputError(f"{checkpoint}: is no checkpoint; name a .safetensors file or a folder as diffusers saves one.")
+        raise InputError(
+            f"{checkpoint}: is no checkpoint; name a .safetensors file or a folder as diffusers saves one."
+        )
     try:
         if checkpoint.is_dir():
             return diffusers.AutoPipelineForInpainting.from_pretrained(

@@ -35,6 +35,7 @@ OPTIONAL = {
     "onnxruntime": "running exported models",
     "openvino": "running exported models faster on processors",
     "rich": "progress bar",
+    "diffusers": "redrawing the swapped face with a checkpoint of one's own (--denoise-checkpoint)",
 }
 _DISTRIBUTIONS = {
     "cv2": "opencv-python",

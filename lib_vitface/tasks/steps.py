@@ -16,9 +16,10 @@ from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.consent import ConsentRecord
 from lib_vitface.provenance.keys import open_keys
 from lib_vitface.provenance.settings import STATEMENT, ConsentOptions
+from lib_vitface.swap.denoise_settings import DenoiseOptions
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Floats, Host, Tick
+from lib_vitface.types import Denoiser, Floats, Host, Tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
@@ -203,6 +204,29 @@ def publisher_of(model: Path, workspace: Path) -> Publisher:
     return Publisher(record.id, checkpoint.model_id, open_keys(workspace).mark, open_seal(workspace))
 
 
+def denoiser_of(options: DenoiseOptions, host: Host, device: str = "auto") -> Denoiser | None:
+    """What redraws: the checkpoint that is named, else the host's; None where nothing is to be redrawn.
+
+    Raises `InputError` where there is neither, `MissingDependencyError` without diffusers.
+    """
+    if options.denoise <= 0:
+        return None
+    if options.denoise_checkpoint is not None:
+        from lib_vitface.models.diffusion import DiffusersDenoiser
+
+        return DiffusersDenoiser(
+            options.denoise_checkpoint,
+            device=device,
+            config=options.denoise_config,
+            offline=options.denoise_offline,
+        )
+    if host.denoiser is None:
+        raise InputError(
+            "--denoise: there is no diffusion checkpoint here; name one with --denoise-checkpoint, or set it to 0."
+        )
+    return host.denoiser
+
+
 def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     """Swap a video, a picture or a folder of pictures."""
     from lib_vitface.jobs import JobStore
@@ -215,8 +239,9 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     checkpoint = open_model(options.model)
     with host.exclusive(), device.PeakMemory() as memory:
         part = "best" if options.weights == "best" else "weights"
+        denoiser = denoiser_of(options, host, options.device)
         swapper = ModelSwapper(checkpoint, device=options.device, weights=part, backend=options.backend)
-        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick)
+        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser)
         used = swapper.network.device
         del swapper
         device.release_memory(used)
@@ -246,4 +271,14 @@ def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
         return run(options, host.tick, source_faces=pictures, label=label)
 
 
-__all__: list[str] = ["consent", "declare", "evaluate", "faceset", "model_record", "publisher_of", "swap", "train"]
+__all__: list[str] = [
+    "consent",
+    "declare",
+    "denoiser_of",
+    "evaluate",
+    "faceset",
+    "model_record",
+    "publisher_of",
+    "swap",
+    "train",
+]

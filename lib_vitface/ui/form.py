@@ -150,6 +150,10 @@ def control(form: Form, item: Declared, *, files: bool = True) -> Any:
     default = None if item.required else item.default
     if item.spec.kind != "value":
         return _path_control(form, item, shared, files)
+    if item.name in {"denoise_sampler", "denoise_schedule"}:  # what there is to choose from, the host knows
+        names = form.site.samplers() if item.name == "denoise_sampler" else form.site.schedules()
+        if names:
+            return gr.Dropdown(choices=["auto", *names], value=default, allow_custom_value=True, **shared)
     if item.many:
         return gr.Dropdown(choices=list(item.spec.choices), value=default or [], multiselect=True, **shared)
     if item.type is bool:

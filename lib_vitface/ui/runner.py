@@ -149,6 +149,10 @@ class Runner:
                     self._thread = None
                     return
                 job_id = self._waiting.popleft()
+            if self.site.run_here is not None and self._needs_host(job_id):
+                self.site.run_here(job_id)
+                self._asked.pop(job_id, None)
+                continue
             self.site.before_long_work()
             try:
                 self._run(job_id)
@@ -156,6 +160,14 @@ class Runner:
                 self._child = None
                 self._asked.pop(job_id, None)
                 self.site.after_long_work()
+
+    def _needs_host(self, job_id: str) -> bool:
+        """Whether a job draws with the host's own pipeline, which a child process does not have."""
+        with contextlib.suppress(InputError, OutputError):
+            job = self.store.get(job_id)
+            ready: Any = options.build(task_named(task_of(job)).options, job.options)
+            return task_of(job) == "swap" and ready.denoise > 0 and ready.denoise_checkpoint is None
+        return False
 
     def _run(self, job_id: str) -> None:
         command = [sys.executable, "-m", "lib_vitface.hosts.worker", job_id, "--workspace", str(self.site.workspace)]

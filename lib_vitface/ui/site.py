@@ -28,8 +28,9 @@ class Site:
     """Facts of a host, the same for form and API.
 
     `workspace` holds facesets, models, jobs, keys and uploads; `outputs` is where results go; `allowed` are further folders
-    that paths may lie in. `exclusive` gives sole use of the device, `denoiser` is there where a diffusion pipeline is, and
-    `python` runs long work. `before_long_work` and `after_long_work` let the host make room on its device and come back.
+    that paths may lie in. `exclusive` gives sole use of the device, `denoiser` is there where a diffusion pipeline is;
+    `run_here` then does a job (by its id) in this process, whatever comes of it. `samplers` and `schedules` are what the pipeline
+    has. `before_long_work` and `after_long_work` let the host make room on its device and come back.
     """
 
     workspace: Path
@@ -37,7 +38,10 @@ class Site:
     allowed: tuple[Path, ...] = ()
     device: str = "auto"
     exclusive: Callable[[], AbstractContextManager[object]] = nullcontext
-    denoiser: Callable[[float], Denoiser] | None = None
+    denoiser: Denoiser | None = None
+    run_here: Callable[[str], None] | None = None
+    samplers: Callable[[], list[str]] = field(default=list)
+    schedules: Callable[[], list[str]] = field(default=list)
     before_long_work: Callable[[], None] = field(default=lambda: None)
     after_long_work: Callable[[], None] = field(default=lambda: None)
     upload_limit: int = UPLOAD_LIMIT
@@ -60,7 +64,7 @@ class Site:
 
     def host(self, tick: Tick = no_tick, device: str | None = None) -> Host:
         """The host as a task sees it."""
-        return Host(self.workspace, device or self.device, tick, self.exclusive)
+        return Host(self.workspace, device or self.device, tick, self.exclusive, self.denoiser)
 
     def names(self, kind: str) -> list[str]:
         """Folders that are a `model` or a `faceset`, by name, newest first; names stand for paths in every option."""

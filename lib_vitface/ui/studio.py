@@ -3,78 +3,64 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lib_vitface import options as declarations
 from lib_vitface.errors import InputError, NoFaceError
-from lib_vitface.options import Declared, declared, option
+from lib_vitface.options import Declared, declared
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.types import Denoiser, Face, Image, Mask, Tick, no_tick
+from lib_vitface.types import Denoiser, Face, Image, Tick, no_tick
 from lib_vitface.ui.site import Site
 
 if TYPE_CHECKING:
     from lib_vitface.faces.analyse import Analyser
+    from lib_vitface.faces.parse import Hand
     from lib_vitface.provenance.publish import Publisher
     from lib_vitface.swap.frame import ModelSwapper
 
 LARGEST_SIDE = 8192
-_MARGIN = 1.6  # side of the denoised square, in face sizes
-_OF_VIDEO = {"color_frames", "motion_blur", "smooth", "fade_frames", "input", "output", "overwrite"}
+_OF_VIDEO = {
+    "denoise_every",
+    "denoise_carry",
+    "color_frames",
+    "motion_blur",
+    "smooth",
+    "fade_frames",
+    "input",
+    "output",
+    "overwrite",
+}
 _ONLY = {"model", "device"}  # of the groups that are about files and running
 _GROUPS = {"Files", "Video", "Running"}
 
 
-@dataclass(frozen=True)
-class DenoiseOptions:
-    """The WebUI's own checkpoint redraws the swapped face."""
-
-    denoise: float = option(
-        0.0,
-        help="Strength with which the loaded checkpoint redraws the swapped face; 0 does not. Low values (0.1 to 0.3) keep "
-        "the likeness.",
-        group="Denoise",
-        low=0,
-        high=1,
-    )
-    denoise_seed: int = option(
-        1, help="Seed of that pass; the same seed gives the same noise.", group="Denoise", low=0, high=2**31 - 1
-    )
-
-
 def picture_items() -> list[Declared]:
-    """The options of `SwapOptions` that mean something for a single picture, and those of the diffusion pass."""
-    found = [
+    """The options of `SwapOptions` that mean something for a single picture."""
+    return [
         item
         for item in declared(SwapOptions)
         if item.name in _ONLY or (item.spec.group not in _GROUPS and item.name not in _OF_VIDEO)
     ]
-    return [*found, *declared(DenoiseOptions)]
 
 
 def picture_schema() -> dict[str, Any]:
     """JSON schema of them."""
-    names = {item.name for item in picture_items()}
-    both = [declarations.json_schema(cls) for cls in (SwapOptions, DenoiseOptions)]
-    properties = {k: v for schema in both for k, v in schema["properties"].items() if k in names}
+    schema, names = declarations.json_schema(SwapOptions)["properties"], {item.name for item in picture_items()}
+    properties = {name: value for name, value in schema.items() if name in names}
     return {"type": "object", "properties": properties, "required": ["model"], "additionalProperties": False}
 
 
-def read_picture_options(values: Mapping[str, Any]) -> tuple[SwapOptions, DenoiseOptions]:
-    """Both options objects of one flat set of values. Raises `InputError`."""
-    own = {item.name for item in declared(DenoiseOptions)}
+def read_picture_options(values: Mapping[str, Any]) -> SwapOptions:
+    """The options object of values for a single picture. Raises `InputError`."""
     names = {item.name for item in picture_items()}
     unknown = sorted(set(values) - names)
     if unknown:
         raise InputError(f"Unknown option {unknown[0]!r}; known are {', '.join(sorted(names))}.")
-    swap = {k: v for k, v in values.items() if k not in own}
-    ready = declarations.build(SwapOptions, {**swap, "input": "picture", "output": "picture"})
-    return ready, declarations.build(DenoiseOptions, {k: v for k, v in values.items() if k in own})
+    return declarations.build(SwapOptions, {**values, "input": "picture", "output": "picture"})
 
 
 @dataclass(frozen=True)
@@ -101,6 +87,7 @@ class Studio:
         self._lock = threading.RLock()
         self._loaded: _Loaded | None = None
         self._analyser: tuple[str, Analyser] | None = None
+        self._pipeline: tuple[str, Denoiser] | None = None
 
     def swap(
         self,
@@ -109,15 +96,17 @@ class Studio:
         tick: Tick = no_tick,
         *,
         denoiser: Denoiser | None = None,
+        words: tuple[str, str] = ("", ""),
         alone: bool = False,
     ) -> Result:
         """The picture `[H, W, 3]` with the chosen face replaced, redrawn where asked, and marked last.
 
+        `denoiser` redraws where no checkpoint is named, `words` are prompt and negative prompt of the picture.
         `alone`: the caller has the device to itself already.
         Raises `InputError`, `NoFaceError` where the face is not there or beyond the limits, `ConsentError`, `Cancelled`.
         """
         check_size(image)
-        options, redraw = read_picture_options(self._placed(values))
+        options = read_picture_options(self._placed(values))
         # always in this order, or two callers wait for each other
         with nullcontext() if alone else self.site.exclusive(), self._lock:
             tick(0, 3, "looking for the face")
@@ -125,14 +114,15 @@ class Studio:
             loaded = self._load(options)
             tick(1, 3, "swapping")
             swapped = self._one(image, face, options, loaded)
+            if options.denoise > 0 and options.opacity > 0:
+                given = denoiser if options.denoise_checkpoint is None else None
+                swapped = self._redraw(swapped, face, options, given, words)
             tick(2, 3, "marking")
-            if redraw.denoise > 0:
-                swapped = self._redraw(swapped, face, redraw, denoiser)
             return Result(loaded.publisher.mark(swapped), face, loaded.publisher)
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Loads the model, so that what is wrong with it is said before a picture is made."""
-        options, _ = read_picture_options(self._placed(values))
+        options = read_picture_options(self._placed(values))
         with self._lock:
             self._load(options)
 
@@ -146,16 +136,16 @@ class Studio:
     def forget(self) -> None:
         """Frees the loaded model's memory."""
         with self._lock:
-            self._loaded = None
+            self._loaded = self._pipeline = None
 
     def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Names made into checked paths."""
         ready = {k: v for k, v in values.items() if v not in (None, "")}
-        if not isinstance(ready.get("model", ""), (str, Path)) or not isinstance(
-            ready.get("face_picture", ""), (str, Path)
-        ):
-            raise InputError("--model and --face-picture are names or paths.")
-        for name, home in (("model", self.site.models), ("face_picture", self.site.uploads)):
+        homes = {"model": self.site.models, "face_picture": self.site.uploads}
+        homes |= dict.fromkeys(("denoise_checkpoint", "denoise_config"), self.site.workspace)
+        for name, home in homes.items():
+            if not isinstance(ready.get(name, ""), (str, Path)):
+                raise InputError(f"--{name.replace('_', '-')}: {ready[name]!r} is not a path.")
             if name in ready:
                 ready[name] = self.site.resolve(ready[name], home, f"--{name.replace('_', '-')}")
         return ready
@@ -199,44 +189,42 @@ class Studio:
         return self._loaded
 
     def _one(self, image: Image, face: Face, options: SwapOptions, loaded: _Loaded) -> Image:
-        from lib_vitface.faces.parse import HandFinder
         from lib_vitface.swap.finish import Finisher
         from lib_vitface.swap.picture import swap_face
 
-        hands = HandFinder(every=1)(image, face.box) if options.occlusion else ()
+        hands = self._hands(image, face, options)
         swapped = swap_face(image, face, loaded.swapper, Finisher(options), hands)
         if swapped is None:
             raise NoFaceError("The face is too small or turned too far away; see the limits in the options.")
         return swapped
 
-    def _redraw(self, image: Image, face: Face, redraw: DenoiseOptions, denoiser: Denoiser | None) -> Image:
-        if denoiser is None and self.site.denoiser is not None:
-            denoiser = self.site.denoiser(redraw.denoise)
-        if denoiser is None:
-            raise InputError(
-                "--denoise: there is no diffusion checkpoint here; use it inside the WebUI, or set it to 0."
-            )
-        part, mask = denoise_region(image, face)
-        drawn = denoiser(np.ascontiguousarray(image[part]), mask, redraw.denoise_seed)
-        weight = mask[..., None]
-        result = image.copy()
-        result[part] = np.rint(drawn * weight + image[part] * (1 - weight)).astype(np.uint8)
-        return result
+    @staticmethod
+    def _hands(image: Image, face: Face, options: SwapOptions) -> Sequence[Hand]:
+        from lib_vitface.faces.parse import HandFinder
 
+        return HandFinder(every=1)(image, face.box) if options.occlusion else ()
 
-def denoise_region(image: Image, face: Face) -> tuple[tuple[slice, slice], Mask]:
-    """The square about the face that is redrawn, and within it the face's soft mask `[h, w]` 0..1."""
-    from lib_vitface.faces.parse import hull_mask
+    def _redraw(
+        self, image: Image, face: Face, options: SwapOptions, denoiser: Denoiser | None, words: tuple[str, str]
+    ) -> Image:
+        from lib_vitface.swap.denoise import Guard, Redrawer, redrawn
 
-    assert face.landmarks is not None
-    height, width = image.shape[:2]
-    box = face.box.astype(float)
-    half = _MARGIN * max(box[2] - box[0], box[3] - box[1]) / 2
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    left, top = max(int(x - half), 0), max(int(y - half), 0)
-    right, bottom = min(int(x + half) + 1, width), min(int(y + half) + 1, height)
-    points = face.landmarks - np.array([left, top, 0], np.float32)
-    return np.s_[top:bottom, left:right], hull_mask(points, (bottom - top, right - left), feather_px=half / 8)
+        drawer = Redrawer(options, denoiser or self._denoiser(options), words)
+        return redrawn(image, face, drawer, Guard(options), self._hands(image, face, options), options.opacity)[0]
+
+    def _denoiser(self, options: SwapOptions) -> Denoiser:
+        """The checkpoint that is named (the last one stays loaded), else the host's."""
+        from lib_vitface.swap.video import identity
+        from lib_vitface.tasks.steps import denoiser_of
+
+        named = options.denoise_checkpoint
+        key = "" if named is None else f"{identity(named)} {options.denoise_config} {options.device}"
+        if self._pipeline is None or not key or self._pipeline[0] != key:
+            self._pipeline = None
+            found = denoiser_of(options, self.site.host(), options.device)
+            assert found is not None
+            self._pipeline = key, found
+        return self._pipeline[1]
 
 
 def check_size(image: Image) -> None:

@@ -40,6 +40,12 @@ class State:  # modules/shared_state.py
     interrupted: bool = False
     skipped: bool = False
     textinfo: str | None = None
+    job: str = ""
+    job_no: int = 0
+    job_count: int = 0
+
+    def begin(self, job: str = "(unknown)") -> None:
+        self.job, self.job_count, self.interrupted, self.skipped = job, -1, False, False
 
 
 @dataclass
@@ -71,6 +77,7 @@ class Processed:  # modules/processing.py
 
 class Processing:  # modules/processing.py, StableDiffusionProcessing
     prompt, negative_prompt, sampler_name, steps, cfg_scale, batch_index = "a face", "", "Euler", 4, 7.0, 0
+    cached_c: Any = ("kept", 0)
 
     def __init__(self, **values: Any) -> None:
         self.extra_generation_params: dict[str, Any] = {}
@@ -83,6 +90,36 @@ class Processing:  # modules/processing.py, StableDiffusionProcessing
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass
+class Img2Img(Processing):  # modules/processing.py, StableDiffusionProcessingImg2Img
+    """What `hosts/webui_diffusion.py` gives it; any other name is an error, as it is there."""
+
+    sd_model: Any = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = -1
+    sampler_name: str | None = None
+    scheduler: str | None = None
+    steps: int = 50
+    cfg_scale: float = 7.0
+    width: int = 512
+    height: int = 512
+    init_images: Any = None
+    mask: Any = None
+    mask_blur: int = 4
+    inpainting_fill: int = 0
+    inpaint_full_res: bool = True
+    denoising_strength: float = 0.75
+    do_not_save_samples: bool = False
+    do_not_save_grid: bool = False
+    do_not_reload_embeddings: bool = False
+    restore_faces: bool | None = None
+    tiling: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.closed = False
 
 
 class AxisOption:  # scripts/xyz_grid.py
@@ -115,24 +152,39 @@ def make(folder: Path) -> dict[str, Any]:
     )
     made: list[Processing] = []
 
-    def inner(**values: Any) -> Processing:
-        made.append(Processing(**values))
-        return made[-1]
+    class Inner(Img2Img):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            made.append(self)
 
     def process_images(p: Any) -> Processed:
-        return Processed([p.init_images[0]] if hasattr(p, "init_images") else [])
+        shared.state.job_no += 1  # as a generation does
+        Processing.cached_c = [p.prompt, None]
+        (folder / "params.txt").write_text(p.prompt, encoding="utf-8")
+        return Processed([p.init_images[0]] if getattr(p, "init_images", None) else [])
 
     xyz = types.SimpleNamespace(axis_options=[], AxisOption=AxisOption)
     scripts = types.SimpleNamespace(
         Script=Script,
         ScriptRunner=ScriptRunner,
         AlwaysVisible=object(),
+        scripts_img2img=types.SimpleNamespace(alwayson_scripts=[]),
         scripts_data=[types.SimpleNamespace(module=xyz, path="/webui/scripts/xyz_grid.py")],
     )
     return {
         "modules.paths": types.SimpleNamespace(models_path=str(folder / "models"), data_path=str(folder)),
         "modules.processing": types.SimpleNamespace(
-            StableDiffusionProcessingImg2Img=inner, process_images=process_images, made=made
+            StableDiffusionProcessingImg2Img=Inner,
+            StableDiffusionProcessing=Processing,
+            StableDiffusionProcessingTxt2Img=type("Txt2Img", (), {"cached_hr_c": ["kept", 1]}),
+            process_images=process_images,
+            made=made,
+        ),
+        "modules.sd_samplers": types.SimpleNamespace(
+            samplers_for_img2img=[types.SimpleNamespace(name=name) for name in ("DPM++ 2M", "Euler")]
+        ),
+        "modules.sd_schedulers": types.SimpleNamespace(
+            schedulers=[types.SimpleNamespace(label=label) for label in ("Automatic", "Karras")]
         ),
         "modules.script_callbacks": Callbacks(),
         "modules.scripts": scripts,
@@ -151,8 +203,11 @@ def installed(folder: Path) -> Iterator[Any]:
     for name, module in fakes.items():
         setattr(package, name.partition(".")[2], module)
     adapter = "lib_vitface.hosts.webui"
-    before = {name: sys.modules.pop(name, None) for name in ("modules", adapter, *fakes)}
+    before = {name: sys.modules.pop(name, None) for name in ("modules", adapter, f"{adapter}_diffusion", *fakes)}
     sys.modules.update({"modules": package, **fakes})
+    hosts = sys.modules.get("lib_vitface.hosts")
+    if hosts is not None and hasattr(hosts, "webui_diffusion"):
+        del hosts.webui_diffusion  # `from … import` takes a package's attribute before it looks for the module
     try:
         import importlib
 

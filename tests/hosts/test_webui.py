@@ -47,7 +47,7 @@ class FakeStudio:
         if isinstance(self.error, ConsentError):
             raise self.error
 
-    def swap(self, image: Any, values: Any, tick: Any, *, denoiser: Any, alone: bool) -> Result:
+    def swap(self, image: Any, values: Any, tick: Any, *, denoiser: Any, words: Any, alone: bool) -> Result:
         assert alone, "the lock is held by the WebUI"
         tick(0, 3, "swapping")
         if self.error is not None:
@@ -192,22 +192,6 @@ def test_saved_pictures_and_grids_bear_the_mark(host: Any, monkeypatch: pytest.M
     host.after_saved(types.SimpleNamespace(p=p, filename=str(path)))
     assert b"said" in path.read_bytes() and path.read_bytes().endswith(b"sealed")
     assert Pillow.open(path).size == (32, 24)
-
-
-def test_redrawing_uses_the_generation_and_cleans_up(host: Any) -> None:
-    p = fake_webui.Processing(prompts=["one", "two"], negative_prompts=["", "bad"], batch_index=1)
-    assert host.make_denoiser(p, 0.0) is None
-    image = np.full((100, 200, 3), 77, np.uint8)
-    drawn = host.make_denoiser(p, 0.25)(image, np.ones((100, 200), np.float32), 5)
-    inner = sys.modules["modules.processing"].made[-1]
-    assert drawn.shape == image.shape
-    assert (inner.prompt, inner.negative_prompt, inner.seed, inner.denoising_strength) == ("two", "bad", 5, 0.25)
-    assert (inner.width % 8, inner.height % 8) == (0, 0)
-    assert inner.height >= 512
-    assert not hasattr(inner, "vitface"), "the inner generation must not swap again"
-    assert inner.do_not_save_samples
-    assert inner.closed
-    assert inner.cached_c == [None, None]
 
 
 def test_axes_are_added_once_and_change_a_copy_only(host: Any) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (requirements-optional.txt)")
 sys.path.insert(0, str(Path(__file__).parent))
-import tiny_diffusion  # noqa: E402
+import tiny_diffusion
 
-from lib_vitface.errors import CheckpointError, InputError  # noqa: E402
-from lib_vitface.models.diffusion import SAMPLERS, DiffusersDenoiser, whole_steps  # noqa: E402
-from lib_vitface.types import Redraw  # noqa: E402
+from lib_vitface.errors import CheckpointError, InputError
+from lib_vitface.models.diffusion import SAMPLERS, DiffusersDenoiser, whole_steps
+from lib_vitface.types import Redraw
 
 SIDE = 64
 
@@ -119,7 +119,9 @@ def test_what_does_not_go_is_said(drawer: DiffusersDenoiser, made: Path, tmp_pat
         DiffusersDenoiser(made / "single.safetensors", device="cpu")
 
 
-@pytest.mark.parametrize(("room", "tiled", "offloaded"), [("plenty", False, False), ("tight", True, False), ("parts", True, True)])
+@pytest.mark.parametrize(
+    ("room", "tiled", "offloaded"), [("plenty", False, False), ("tight", True, False), ("parts", True, True)]
+)
 def test_memory_decides_how_it_is_placed(
     made: Path, monkeypatch: pytest.MonkeyPatch, room: str, tiled: bool, offloaded: bool
 ) -> None:

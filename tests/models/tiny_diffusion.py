@@ -44,7 +44,9 @@ def make(folder: Path) -> Any:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
-    pipeline = StableDiffusionPipeline(vae, text, tokenizer_of(folder / "words"), unet, scheduler, None, None, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline(
+        vae, text, tokenizer_of(folder / "words"), unet, scheduler, None, None, requires_safety_checker=False
+    )
     pipeline.save_pretrained(folder / "diffusers")
     save_file(ldm_names(unet.state_dict(), vae.state_dict(), text.state_dict()), str(folder / "single.safetensors"))
     return pipeline

@@ -155,5 +155,3 @@ def test_pictures_are_redrawn_too(seen: tuple[Image, Face], tmp_path: Path) -> N
     assert made["plain"] == made["zero"] != made["drawn"]
     with pytest.raises(InputError, match="--denoise-checkpoint"):
         swap_images(options(tmp_path, **values, denoise=0.3), Tint(), PlainDoor(), JobStore(tmp_path / "work"))  # type: ignore[arg-type]
-
-

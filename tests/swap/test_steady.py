@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lib_vitface.types import Face, Image
 
 CLIPS = Path(os.environ.get("VITFACE_CLIPS", Path(__file__).parents[3].parent / "shared" / "clips"))
 PLAIN = {"color": "none", "occlusion": False, "start_s": 0.0, "end_s": 0.7}
-DRAWN = {**PLAIN, "denoise": 0.3, "denoise_size": 192, "denoise_likeness": 0, "denoise_drift": 100}
+DRAWN = {**PLAIN, "color_frames": 1, "denoise": 0.3, "denoise_size": 192, "denoise_likeness": 0, "denoise_drift": 100}
 
 
 def swap(folder: Path, denoiser: Any = None, tick: Any = None, **values: Any) -> tuple[list[Image], dict[str, Any]]:
@@ -77,14 +77,18 @@ def test_a_mixture_keeps_its_contrast_and_takes_what_is_seen() -> None:
         assert mixed(one, other, whole, whole, share, whole).std() == pytest.approx(one.std(), rel=0.03)
     np.testing.assert_allclose(mixed(one, one, whole, whole, 0.5, whole), one, atol=1e-3)
     left = (np.arange(128)[None, :] < 64).astype(np.float32).repeat(128, 0)
-    np.testing.assert_allclose(mixed(one, other, left, 1 - left, 0.2, whole)[:, 64:], other[:, 64:], atol=0.5)
+    np.testing.assert_allclose(
+        mixed(one, other, left, 1 - left, 0.2, whole)[:, 64:], other[:, 64:], rtol=0.05, atol=0.1
+    )
     assert not mixed(one, other, 0 * whole, 0 * whole, 0.5, whole).any(), "seen in neither: nothing is made up"
 
 
 def test_a_blurred_frame_is_known() -> None:
     sharp = np.clip(128 + 2 * texture(3), 0, 255).astype(np.uint8)
     whole = np.ones((128, 128), np.float32)
-    regions = [Region(i, whole, np.eye(2, 3), np.zeros((468, 3), np.float32), None) for i in (sharp, cv2.blur(sharp, (7, 7)))]
+    regions = [
+        Region(i, whole, np.eye(2, 3), np.zeros((468, 3), np.float32), None) for i in (sharp, cv2.blur(sharp, (11, 11)))
+    ]
     assert fineness(regions[1]) < 0.4 * fineness(regions[0])
 
 
@@ -125,12 +129,12 @@ def test_strength_zero_is_the_swap_without_it(tmp_path: Path, whole: tuple[bytes
     assert grain.asked == [] and "denoise" not in plain and "denoise" not in zero
 
 
-@pytest.mark.parametrize("stop_at", [22 + 8, 22 + 13, 22 + 20])
+@pytest.mark.parametrize("stop_at", [("swapping", 21 + 3), ("swapping", 21 + 20), ("joining", 0)])
 def test_stopped_and_resumed_gives_the_same_bytes(
-    whole: tuple[bytes, dict[str, Any], Grain], tmp_path: Path, stop_at: int
+    whole: tuple[bytes, dict[str, Any], Grain], tmp_path: Path, stop_at: tuple[str, int]
 ) -> None:
     def stop(done: float, total: float, note: str = "") -> None:
-        if note == "swapping" and done >= stop_at:
+        if note == stop_at[0] and done >= stop_at[1]:
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
@@ -139,7 +143,10 @@ def test_stopped_and_resumed_gives_the_same_bytes(
     _, result = swap(tmp_path, grain)
     assert (tmp_path / "out.mkv").read_bytes() == whole[0]
     assert result["denoise"] == whole[1]["denoise"], "the report counts each frame once"
-    assert len(grain.asked) < 4 or stop_at < 22 + 13, "what was drawn before is not drawn again"
+    # chunks begin at 0, 8 and 16, keys are 0, 7, 13 and 20: what was drawn before is not drawn again
+    written = result["resumed_chunks"] - 3
+    assert len(grain.asked) == {0: 4, 1: 2, 2: 1, 3: 0}[written]
+    assert written == 3 or stop_at[0] == "swapping"
 
 
 def test_another_checkpoint_is_another_job(tmp_path: Path) -> None:
@@ -164,20 +171,20 @@ def flicker(target: list[Image], result: list[Image], faces: list[Face]) -> floa
 
 def footage(clip: Path) -> tuple[list[Image], list[Face]]:
     analyse = Analyser(make_detector(), MeshLandmarker())
-    frames = [frame.image for frame in media.read_frames(clip, 0.0, PLAIN["end_s"])]
+    frames = [frame.image for frame in media.read_frames(clip, 0.0, 0.5)]
     return frames, [max(analyse(f), key=lambda face: float(face.box[2] - face.box[0])) for f in frames]
 
 
-@pytest.mark.parametrize("name", ["sample", "d13.mp4", "d19.mp4"])
+@pytest.mark.parametrize("name", ["sample", "d19.mp4"])
 def test_carried_texture_flickers_far_less_than_independent(tmp_path: Path, name: str) -> None:
     """Warping error of Lai et al., as `evaluate` measures it."""
     clip = locate("sample_source") if name == "sample" else CLIPS / name
     if not clip.exists():
         pytest.skip(f"{clip} is not here")
     target, faces = footage(clip)
-    alone, _ = swap(tmp_path / "alone", Grain(), input=clip, denoise_every=1, denoise_carry=0)
-    steady, _ = swap(tmp_path / "steady", Grain(), input=clip)
-    plain, _ = swap(tmp_path / "plain", denoise=0, input=clip)
+    alone, _ = swap(tmp_path / "alone", Grain(), input=clip, end_s=0.5, denoise_every=1, denoise_carry=0)
+    steady, _ = swap(tmp_path / "steady", Grain(), input=clip, end_s=0.5)
+    plain, _ = swap(tmp_path / "plain", denoise=0, input=clip, end_s=0.5)
     errors = [flicker(target, frames, faces) for frames in (alone, steady)]
     assert errors[1] <= 0.4 * errors[0]
     x0, y0, x1, y1 = (int(v) for v in faces[0].box)
@@ -193,8 +200,10 @@ def test_the_guard_holds_in_every_frame(tmp_path: Path) -> None:
     guarded, result = swap(tmp_path / "guarded", Melt(), **values)
     free, _ = swap(tmp_path / "free", Melt(), **{**values, "denoise_likeness": 0})
     analyse, embed = Analyser(make_detector(), MeshLandmarker()), make_embedder("sface")
-    _, faces = plain, [analyse(image)[0] for image in islice(plain, len(plain))]
-    alike = [[cosine(embed(a, f), embed(b, f)) for a, b, f in zip(plain, r, faces, strict=True)] for r in (guarded, free)]
+    faces = [analyse(image)[0] for image in plain]
+    alike = [
+        [cosine(embed(a, f), embed(b, f)) for a, b, f in zip(plain, r, faces, strict=True)] for r in (guarded, free)
+    ]
     assert min(alike[0]) >= 0.69, "chips are cut anew here"
     assert max(alike[1]) < 0.69
     counts = result["denoise"]

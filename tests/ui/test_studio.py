@@ -6,17 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from lib_vitface.errors import InputError
 from lib_vitface.faces import mesh
-from lib_vitface.types import Face, Image
+from lib_vitface.types import Face, Image, Redraw
 from lib_vitface.ui import studio as studios
 from lib_vitface.ui.site import Site
-from lib_vitface.ui.studio import Studio, denoise_region, picture_items, picture_schema, read_picture_options
+from lib_vitface.ui.studio import Studio, picture_items, picture_schema, read_picture_options
 
 
 def test_only_what_means_something_for_a_picture() -> None:
@@ -28,9 +27,8 @@ def test_only_what_means_something_for_a_picture() -> None:
 
 
 def test_values_are_split_and_checked() -> None:
-    swap, redraw = read_picture_options({"model": "m", "opacity": "0.5", "denoise": 0.25})
-    assert swap.opacity == 0.5
-    assert redraw.denoise == 0.25
+    found = read_picture_options({"model": "m", "opacity": "0.5", "denoise": 0.25, "denoise_prompt": "x"})
+    assert (found.opacity, found.denoise, found.denoise_prompt) == (0.5, 0.25, "x")
     for bad in ({"model": "m", "codec": "h264"}, {"model": "m", "denoise": 2}, {"model": "m", "opacity": "x"}, {}):
         with pytest.raises(InputError):
             read_picture_options(bad)
@@ -43,17 +41,6 @@ def face_at(x: float, y: float, width: float) -> Face:
     points = flat + np.float32([x, y, 0])
     box = np.float32([*points.min(0)[:2], *points.max(0)[:2]])
     return Face(box, 1.0, np.zeros((5, 2), np.float32), points, 1.0)
-
-
-def test_the_region_lies_about_the_face_and_inside_the_picture() -> None:
-    image = np.zeros((200, 300, 3), np.uint8)
-    for x, y in ((150, 100), (20, 30), (290, 190)):
-        part, mask = denoise_region(image, face_at(x, y, 80))
-        assert image[part].shape[:2] == mask.shape
-        assert mask.max() <= 1
-        assert mask[0].max() == 0 or part[0].start == 0
-    part, mask = denoise_region(image, face_at(150, 100, 80))
-    assert mask[100 - part[0].start, 150 - part[1].start] == 1, "the middle of the face is redrawn wholly"
 
 
 class Marker:
@@ -75,24 +62,50 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
     return made
 
 
+class White:
+    """Paints all white, and keeps what it was asked for."""
+
+    name = "white"
+
+    def __init__(self) -> None:
+        self.asked: list[Redraw] = []
+
+    def __call__(self, asked: Redraw) -> Image:
+        self.asked.append(asked)
+        return np.full_like(asked.image, 255)
+
+
+FREE = {"denoise_likeness": 0, "denoise_drift": 100, "denoise_light": 1, "occlusion": False}
+
+
 def test_redrawn_inside_the_face_only_and_marked_last(studio: Studio) -> None:
     image = np.full((120, 120, 3), 100, np.uint8)
-    asked: list[Any] = []
-
-    def denoiser(part: Image, mask: Any, seed: int) -> Image:
-        asked.append(seed)
-        return np.full_like(part, 255)
-
-    result = studio.swap(image, {"model": "m", "denoise": 0.3, "denoise_seed": 7}, denoiser=denoiser).image
-    assert asked == [7]
+    white = White()
+    values = {"model": "m", "denoise": 0.3, "denoise_seed": 7, **FREE}
+    result = studio.swap(image, values, denoiser=white, words=("a hat", "")).image
+    assert [(asked.seed, asked.strength) for asked in white.asked] == [(7, 0.3)]
+    assert white.asked[0].prompt.startswith("a hat, ")
     assert result[60, 60].tolist() == [255, 255, 255]
     assert result[119, 119].tolist() == [50, 50, 50]
     assert result[0, 0].tolist() == [1, 2, 3], "the mark is put in last"
-    plain = studio.swap(image, {"model": "m"}, denoiser=denoiser).image
+    plain = studio.swap(image, {"model": "m"}, denoiser=white).image
     assert plain[60, 60].tolist() == [50, 50, 50]
-    assert asked == [7], "not redrawn unless asked"
+    assert len(white.asked) == 1, "not redrawn unless asked"
     with pytest.raises(InputError, match="--denoise"):
-        studio.swap(image, {"model": "m", "denoise": 0.3})
+        studio.swap(image, values)
+
+
+def test_the_hosts_checkpoint_draws_where_none_is_named(studio: Studio, tmp_path: Path) -> None:
+    """In the tab, which has no generation to take one from; a named checkpoint goes before it."""
+    white = White()
+    studio.site = Site(tmp_path, tmp_path / "out", denoiser=white)
+    image, values = np.full((120, 120, 3), 100, np.uint8), {"model": "m", "denoise": 0.3, **FREE}
+    assert studio.swap(image, values).image[60, 60].tolist() == [255, 255, 255]
+    with pytest.raises(InputError, match="nothing there"):
+        studio.swap(image, {**values, "denoise_checkpoint": "nothing there"}, denoiser=white)
+    with pytest.raises(InputError, match="outside the folders"):
+        studio.swap(image, {**values, "denoise_checkpoint": "/etc/x.safetensors"}, denoiser=white)
+    assert len(white.asked) == 1
 
 
 def test_pictures_that_are_too_large_or_small(studio: Studio) -> None:

@@ -69,9 +69,9 @@ def arguments(running: Running, **values: Any) -> list[Any]:
     return list({**given, **values}.values())
 
 
-def is_marked(picture: bytes, tmp_path: Path) -> dict[str, Any]:
+def is_marked(picture: bytes, tmp_path: Path, name: str = "answer.png") -> dict[str, Any]:
     """What the free reader says."""
-    path = tmp_path / "answer.png"
+    path = tmp_path / name
     path.write_bytes(picture)
     command = [
         sys.executable,
