@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from lib_vitface.swap.steady import Counts, State, carried, fineness, key_frames
 from lib_vitface.swap.video import swap_video
 from lib_vitface.types import Face, Image
 
+PROGRAM = Path(__file__).with_name("tint.py")
 CLIPS = Path(os.environ.get("VITFACE_CLIPS", Path(__file__).parents[3].parent / "shared" / "clips"))
 PLAIN = {"color": "none", "occlusion": False, "start_s": 0.0, "end_s": 0.7}
 DRAWN = {**PLAIN, "color_frames": 1, "denoise": 0.3, "denoise_size": 192, "denoise_likeness": 0, "denoise_drift": 100}
@@ -211,3 +215,49 @@ def test_the_guard_holds_in_every_frame(tmp_path: Path) -> None:
     assert counts["least_likeness"] >= 0.7
     amounts = [np.abs(a.astype(float) - b).sum() for a, b in zip(plain, guarded, strict=True)]
     assert max(amounts) < 3 * min(amounts), "it does not come and go"
+
+
+def test_the_mark_is_found_after_it(tmp_path: Path) -> None:
+    """Every frame of the encoded file, by the free reader."""
+    from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.provenance.reading import read
+
+    picked = options(tmp_path, input=locate("sample_source"), **{**DRAWN, "end_s": 0.4, "codec": "h264"})
+    door = Publisher("0123456789abcdef" * 2, "feedc0de", bytes(range(32)))
+    swap_video(picked, Tint(), door, JobStore(tmp_path / "work"), denoiser=Grain())  # type: ignore[arg-type]
+    found = read(frame.image for frame in media.read_frames(picked.output))
+    assert found.present and found.record_id == "01234567"
+
+
+def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
+    """Peak of a process of its own: three times the frames, within the noise of an allocator."""
+    peaks = []
+    for name, end in (("short", "0.5"), ("long", "1.5")):
+        (tmp_path / name).mkdir()
+        values = [f"{k}={v}" for k, v in {**DRAWN, "input": locate("sample_source"), "end_s": end}.items()]
+        done = subprocess.run([sys.executable, PROGRAM, tmp_path / name, "0", *values], capture_output=True, text=True)
+        peaks.append(json.loads(done.stdout)["peak_kb"])
+    assert peaks[1] < 1.06 * peaks[0]
+
+
+def test_a_tiny_checkpoint_from_end_to_end(tmp_path: Path) -> None:
+    """Through diffusers: the U-Net is called key frames times steps, and what it draws does not shimmer."""
+    pytest.importorskip("diffusers", reason="diffusers is not installed (requirements-optional.txt)")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+    import tiny_diffusion
+
+    from lib_vitface.models.diffusion import DiffusersDenoiser
+
+    tiny_diffusion.make(tmp_path)
+    drawer, called = DiffusersDenoiser(tmp_path / "diffusers", device="cpu"), []
+    drawer._pipeline.unet.register_forward_hook(lambda *_: called.append(1))
+    values = {"denoise_steps": 3, "denoise": 0.5, "end_s": 0.5}
+    target, faces = footage(locate("sample_source"))
+    steady, result = swap(tmp_path / "steady", drawer, **values)
+    assert len(called) == 3 * result["denoise"]["key_frames"] < 3 * result["frames"]
+    alone, _ = swap(tmp_path / "alone", drawer, **values, denoise_every=1, denoise_carry=0)
+    assert len(called) == 3 * (result["denoise"]["key_frames"] + result["frames"])
+    plain, _ = swap(tmp_path / "plain", denoise=0, end_s=0.5)
+    assert any((a != b).any() for a, b in zip(steady, plain, strict=True))
+    errors = [flicker(target, frames, faces) for frames in (alone, steady)]
+    assert errors[1] <= 0.8 * errors[0], "one noise for all frames makes independent ones much alike already"

@@ -75,6 +75,8 @@ def options(folder: Path, **values: Any) -> SwapOptions:
 
 def main(folder: Path, dies_at: int, values: dict[str, str]) -> int:
     """Swaps; before tick number `dies_at` the process is killed as by `kill -9`."""
+    from grain import Grain
+
     from lib_vitface.swap.video import swap_video
 
     limit = values.pop("file_limit", None)
@@ -91,8 +93,9 @@ def main(folder: Path, dies_at: int, values: dict[str, str]) -> int:
         if ticks == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    grain = Grain() if float(values.get("denoise", 0)) > 0 else None
     try:
-        result = swap_video(options(folder, **values), Tint(), PlainDoor(), JobStore(folder / "work"), tick)
+        result = swap_video(options(folder, **values), Tint(), PlainDoor(), JobStore(folder / "work"), tick, grain)
     except ViTFaceError as error:
         sys.stdout.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code

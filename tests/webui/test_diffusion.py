@@ -19,7 +19,7 @@ from running_webui import DIR, WORKSPACE, Running, webui
 from test_real import SIZE, arguments, ask, face, is_marked, model_name, request_of
 
 CLIP = os.environ.get("VITFACE_CLIP")
-PASS = {"denoise": 0.4, "denoise_steps": 2, "denoise_size": 256, "denoise_sampler": "Euler", "denoise_light": 0.0}
+PASS = {"denoise": 0.4, "denoise_steps": 2, "denoise_size": 128, "denoise_sampler": "Euler", "denoise_light": 0.0}
 SECONDS = float(os.environ.get("VITFACE_CLIP_SECONDS", "1"))
 
 
