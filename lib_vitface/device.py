@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib
 import importlib.metadata
 import json
 import os
@@ -79,6 +80,12 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
         raise InputError(f"Device {name!r} cannot be used ({reason}); use 'auto' or 'cpu'.") from None
     return device
+
+
+def nvidia_or_cpu() -> torch.device:
+    """For outside packages that were made for CUDA and the processor only."""
+    best = pick_device()
+    return best if best.type == "cuda" else pick_device("cpu")
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -276,9 +283,7 @@ def onnx_providers(name: str) -> list[Any]:
 
     Raises `InputError` where the installed build cannot use the device.
     """
-    import onnxruntime
-
-    ready = onnxruntime.get_available_providers()
+    ready = importlib.import_module("onnxruntime").get_available_providers()
     kind, _, number = name.partition(":")
     known = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
     if kind == "auto":

@@ -250,3 +250,32 @@ def test_importing_is_light() -> None:
         "import sys; from lib_vitface import device, assets; print('torch' in sys.modules, 'numpy' in sys.modules)"
     )
     assert said == "False False"
+
+
+def test_providers_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best first, the processor last; what the installed build lacks is said."""
+    from types import SimpleNamespace
+
+    ready = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(get_available_providers=lambda: ready))
+    assert device.onnx_providers("auto") == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert device.onnx_providers("cpu") == ["CPUExecutionProvider"]
+    assert device.onnx_providers("cuda:1") == [("CUDAExecutionProvider", {"device_id": 1}), "CPUExecutionProvider"]
+    with pytest.raises(InputError, match="'mps' cannot be used"):
+        device.onnx_providers("mps")
+
+
+def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert device.threads() == 3
+    for odd in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", odd)
+        assert device.threads() == device.usable_cores()
+
+
+def test_packages_made_for_cuda_get_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, wanted in (("cuda", "cuda"), ("mps", "cpu"), ("cpu", "cpu")):
+        monkeypatch.setattr(
+            device, "pick_device", lambda name="auto", best=found: torch.device(name.replace("auto", best))
+        )
+        assert str(device.nvidia_or_cpu()) == wanted

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lib_vitface import device as devices
 from lib_vitface.errors import MissingDependencyError
 from lib_vitface.faces import align
 from lib_vitface.types import Face, Floats, Image
@@ -26,13 +27,11 @@ class FacexlibDetector:
     """RetinaFace on ResNet-50 (Deng et al. 2020, arXiv:1905.00641) through facexlib."""
 
     def __init__(self, min_score: float = 0.6, long_side: int = 1280) -> None:
-        import torch
-
         self.min_score, self.long_side = min_score, long_side
         detection = _package("facexlib.detection")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             with _quiet():
+                device = str(devices.nvidia_or_cpu())
                 self._net: Any = detection.init_detection_model("retinaface_resnet50", device=device)
         except _REFUSALS as error:
             raise MissingDependencyError(
@@ -81,8 +80,8 @@ class InsightFaceEmbedder:
 def _pack(part: str, min_score: float) -> Any:
     """insightface's models with `part` ready; it insists on its detector being among them."""
     app = _package("insightface.app")
-    ready = _package("onnxruntime").get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ready]
+    _package("onnxruntime")
+    providers = devices.onnx_providers("auto")
     try:
         with _quiet():
             models = app.FaceAnalysis(_PACK, allowed_modules=sorted({"detection", part}), providers=providers)
