@@ -14,7 +14,7 @@ from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.provenance.settings import ConsentOptions, InspectOptions
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.tasks.settings import CloneOptions, DemoOptions, DoctorOptions, ExportOptions
+from lib_vitface.tasks.settings import BenchmarkOptions, CloneOptions, DemoOptions, DoctorOptions, ExportOptions
 from lib_vitface.training.settings import TrainOptions
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ TASKS: dict[str, Task] = {
         Task("train", TrainOptions, "Train a model that puts the source's face where the target's was.", _STEPS, True),
         Task("swap", SwapOptions, "Put a trained face into a video, a picture or a folder of pictures.", _STEPS, True),
         Task("evaluate", EvaluateOptions, "Measure a swapped video: whose face, how true, how steady.", _STEPS, True),
+        Task(
+            "benchmark",
+            BenchmarkOptions,
+            "Kinds of model against each other, at equal time on unseen footage.",
+            "lib_vitface.tasks.benchmark",
+            True,
+        ),
         Task(
             "export",
             ExportOptions,

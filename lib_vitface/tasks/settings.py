@@ -115,6 +115,51 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
+class BenchmarkOptions:
+    """Every model trains for the same time on the same facesets and is scored on a part of the target that none has seen."""
+
+    source: Path = option(help="Clip, photos or folder of the source person.", group="Files", kind="path")
+    target: Path = option(help="Video of the target person.", group="Files", kind="file")
+    output: Path = option(help="Folder of facesets, models, results, figures and table.", group="Files", kind="folder")
+    vs: Path | None = option(
+        None, help="Figures of an earlier run (benchmark.json) to compare with.", group="Files", kind="file"
+    )
+    models: list[str] = option(
+        ["cpu", "saehd-df", "saehd-liae"],
+        help="Presets of the ViT model, and DeepFaceLab's SAEHD.",
+        group="Models",
+        choices=("cpu", "small", "standard", "large", "saehd-df", "saehd-liae"),
+    )
+    minutes: float = option(10.0, help="Training of each model.", group="Models", low=0.05, high=100_000, unit="min")
+    resolution: int = option(
+        192,
+        help="Side of the picture that every model draws, a multiple of 32.",
+        group="Models",
+        low=32,
+        high=1024,
+        unit="px",
+    )
+    seen: float = option(
+        0.7,
+        help="Share of the target, from its beginning, that may be learned from.",
+        group="Scoring",
+        low=0.1,
+        high=0.95,
+    )
+    every: int = option(
+        1, help="Build the facesets of every n-th frame.", group="Scoring", low=1, high=1000, advanced=True
+    )
+    scorer: str = option(
+        "dlib",
+        help="Network that says whose face it is; training and selection used sface.",
+        group="Scoring",
+        choices=("dlib", "sface", "insightface"),
+        advanced=True,
+    )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+
+
+@dataclass(frozen=True)
 class DoctorOptions:
     """Nothing is changed but a cached measurement of the device; with `fetch`, missing default weights are downloaded."""
 
