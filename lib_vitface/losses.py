@@ -36,6 +36,10 @@ class LossWeights:
     eyes_mouth: float = 3.0
     edge: float = 0.0
     variation: float = 0.0
+    geometry: float = 0.0
+    identity: float = 0.0
+    temporal: float = 0.0
+    adversarial: float = 0.0
     scales: int = 1
     ssim_step: int = 2
 
@@ -233,7 +237,52 @@ def reconstruction_loss(
             terms["edge"] = edge(a, b, where)
         if weights.variation:
             terms["variation"] = variation(a, where)
-        total = a.new_zeros(())
-        for name, value in terms.items():
-            total = total + getattr(weights, name) * value
-        return {**terms, "total": total}
+        return {**terms, "total": weighted_total(terms, weights)}
+
+
+def weighted_total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """Sum of the terms, each times the weight of its name."""
+    return torch.stack([getattr(weights, name) * value for name, value in terms.items()] or [torch.zeros(())]).sum()
+
+
+def geometry_loss(points: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared distance of landmarks `[N, K, 2]` given in shares of the crop's side, in units of one hundredth of it."""
+    with _no_autocast(points):
+        return (100 * (points.float() - wanted.float())).square().sum(dim=-1).mean()
+
+
+def identity_loss(vectors: Tensor, wanted: Tensor) -> Tensor:
+    """One minus the cosine of identity vectors `[N, D]`, mean, 0..2."""
+    with _no_autocast(vectors):
+        return 1 - F.cosine_similarity(vectors.float(), wanted.float(), dim=1).mean()
+
+
+def warp_back(after: Tensor, flow: Tensor) -> Tensor:
+    """Pictures `[N, C, H, W]` as seen from the frame before: `flow` `[N, H, W, 2]` px says where each pixel went to."""
+    height, width = after.shape[-2:]
+    rows = torch.arange(height, device=after.device, dtype=torch.float32)
+    columns = torch.arange(width, device=after.device, dtype=torch.float32)
+    place = flow + torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    scale = place.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+    return F.grid_sample(after, place * scale - 1, padding_mode="border", align_corners=True)
+
+
+def temporal_dssim(output: Tensor, flow: Tensor, visible: Tensor, *, step: int = 1) -> Tensor:
+    """Dissimilarity of each frame and the next one carried back to it along the footage's motion, a scalar 0..1.
+
+    `output` `[B, T, C, H, W]`, `flow` `[B, T-1, H, W, 2]` px from each frame to the next, `visible` `[B, T-1, 1, H, W]` 0..1 where
+    that counts. After the short-term consistency of Lai et al. 2018 (arXiv:1808.00449), with SSIM instead of the difference.
+    """
+    with _no_autocast(output):
+        before, after = flat(output[:, :-1]), flat(output[:, 1:])
+        return dssim(warp_back(after, flow.flatten(0, 1).float()), before, flat(visible), step=step)
+
+
+def critic_loss(real: Tensor, made: Tensor) -> Tensor:
+    """What a critic minimises: hinge loss of its scores of real and of made pictures (Lim and Ye 2017, arXiv:1705.02894)."""
+    return F.relu(1 - real.float()).mean() + F.relu(1 + made.float()).mean()
+
+
+def adversarial_loss(made: Tensor) -> Tensor:
+    """What the maker of pictures minimises: the critic's score of them, negated."""
+    return -made.float().mean()

@@ -103,6 +103,11 @@ class Batch:
     `own_reference` [B, T, 3, H, W] the driving person's own pixels on the same geometry (what an uncovered face looks like);
     `geometry` [B, T, 2, H, W] where the eye and mouth openings are;
     `identity` [B] int64, 0 = source (the face that is put in), 1 = target.
+
+    For models with the parts that read them, else None:
+    `times` [B, T] seconds, when each frame is shown; by default 1/25 apart;
+    `masked` [B, T, patches] bool, patches of `image` that the encoders may not see;
+    `views` [2, V, 3, H, W] pictures of both persons from several sides, or `memory` [2, K, C] what was made of them.
     """
 
     image: torch.Tensor
@@ -111,6 +116,10 @@ class Batch:
     own_reference: torch.Tensor
     geometry: torch.Tensor
     identity: torch.Tensor
+    times: torch.Tensor | None = None
+    masked: torch.Tensor | None = None
+    views: torch.Tensor | None = None
+    memory: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

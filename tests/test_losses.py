@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -264,3 +265,68 @@ def test_wrong_shapes_and_weights_are_refused() -> None:
         LossWeights(l1=-1)
     with pytest.raises(ValueError, match="scales"):
         LossWeights(scales=6)
+
+
+def test_geometry_is_the_mean_squared_distance_in_hundredths() -> None:
+    a, b = torch.rand(3, 468, 2), torch.rand(3, 468, 2)
+    expected = np.mean(
+        [np.hypot(*(p - q)) ** 2 for p, q in zip(a.view(-1, 2).numpy(), b.view(-1, 2).numpy(), strict=True)]
+    )
+    assert float(losses.geometry_loss(a, b)) == pytest.approx(1e4 * expected, rel=1e-4)
+    assert float(losses.geometry_loss(a, a)) == 0
+
+
+def test_identity_is_one_minus_the_cosine() -> None:
+    a, b = torch.randn(4, 128), torch.randn(4, 128)
+    expected = [
+        1 - np.dot(p, q) / np.linalg.norm(p) / np.linalg.norm(q) for p, q in zip(a.numpy(), b.numpy(), strict=True)
+    ]
+    assert float(losses.identity_loss(a, b)) == pytest.approx(np.mean(expected), abs=1e-5)
+    assert float(losses.identity_loss(a, 3 * a)) == pytest.approx(0, abs=1e-6)
+
+
+def test_warping_is_that_of_opencv() -> None:
+    random = np.random.default_rng(0)
+    picture = random.random((40, 50, 3), np.float32)
+    flow = cv2.resize(random.normal(0, 4, (5, 5, 2)).astype(np.float32), (50, 40))
+    rows, columns = np.mgrid[:40, :50].astype(np.float32)
+    expected = cv2.remap(
+        picture, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    found = losses.warp_back(torch.from_numpy(picture).permute(2, 0, 1)[None], torch.from_numpy(flow)[None])
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=0.03)  # OpenCV rounds to 1/32 px
+
+
+def test_temporal_dssim_is_that_of_frames_carried_along() -> None:
+    """Frames that move as the flow says do not differ; against scikit-image where they do."""
+    base = torch.rand(1, 3, 64, 80)
+    still = torch.stack([base[..., 8:72], base[..., 5:69]], dim=1)  # the picture moves three pixels to the right
+    flow = torch.zeros(1, 1, 64, 64, 2)
+    flow[..., 0] = 3
+    visible = torch.zeros(1, 1, 1, 64, 64)
+    visible[..., 4:-4] = 1
+    assert float(losses.temporal_dssim(still, flow, visible)) == pytest.approx(0, abs=2e-2)
+    clip = torch.rand(2, 3, 3, 48, 48)
+    nothing, everywhere = torch.zeros(2, 2, 48, 48, 2), torch.ones(2, 2, 1, 48, 48)
+    expected = np.mean([
+        structural_similarity(
+            clip[b, t].permute(1, 2, 0).numpy(), clip[b, t + 1].permute(1, 2, 0).numpy(), channel_axis=2, data_range=1,
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        )
+        for b in range(2) for t in range(2)
+    ])  # fmt: skip
+    assert float(losses.temporal_dssim(clip, nothing, everywhere)) == pytest.approx((1 - expected) / 2, abs=2e-3)
+    assert float(losses.temporal_dssim(clip, nothing, 0 * everywhere)) == pytest.approx(0.5)
+
+
+def test_hinge_losses() -> None:
+    real, made = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.5])
+    assert float(losses.critic_loss(real, made)) == pytest.approx((0 + 0.5) / 2 + (0 + 1.5) / 2)
+    assert float(losses.adversarial_loss(made)) == pytest.approx(1.25)
+
+
+def test_total_is_the_weighted_sum() -> None:
+    terms = {"l1": torch.tensor(2.0), "geometry": torch.tensor(3.0)}
+    weights = LossWeights(l1=10, geometry=0.5)
+    assert float(losses.weighted_total(terms, weights)) == pytest.approx(21.5)
+    assert float(losses.weighted_total({}, weights)) == 0

@@ -24,13 +24,21 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ViTSwapperConfig:
-    """`resolution` is the side of the crop in px; `widths` the decoder's channels from half resolution down."""
+    """`resolution` is the side of the crop in px; `widths` the decoder's channels from half resolution down.
+
+    Parts that are off by default: `fusion` of an EfficientNet branch (`local_width` of B0's channels) with the ViT's tokens;
+    attention over `clip_frames` frames where that is more than one; `memory_tokens` made of several views of the person.
+    """
 
     resolution: int = 256
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     widths: tuple[int, ...] = (64, 128, 256, 384)
     cover_width: int = 32
     kind: str = "vit"
+    fusion: str = "none"
+    local_width: float = 0.5
+    clip_frames: int = 1
+    memory_tokens: int = 0
 
 
 PRESETS: dict[str, ViTSwapperConfig] = {
@@ -39,6 +47,8 @@ PRESETS: dict[str, ViTSwapperConfig] = {
     "standard": ViTSwapperConfig(),
     "large": ViTSwapperConfig(384, EncoderConfig(384, 16, 1024, 24, 16), (96, 192, 320, 512), 48),
 }
+LOCAL_WIDTHS = {"cpu": 0.5, "small": 0.75, "standard": 1.0, "large": 1.4}
+"""`local_width` of each preset, where it has the branch."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lib_vitface.models.config import EncoderConfig
+from lib_vitface.models.temporal import TemporalAttention
 
 # transformers 5 names the layers of a ViT otherwise than version 4 and the published checkpoints do. Ours have the latter's
 # names, so that a model trained under one is read under the other.
@@ -25,13 +27,20 @@ _PUBLISHED_AND_NEW = (
 
 
 class ViTEncoder(nn.Module):
-    """`transformers.ViTModel` without its classification parts (Dosovitskiy et al. 2020, arXiv:2010.11929)."""
+    """`transformers.ViTModel` without its classification parts (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
-    def __init__(self, config: EncoderConfig) -> None:
+    With `window` > 0 attention over time stands before every layer's attention over the picture (divided space-time attention,
+    see `models.temporal`). `size` is the side in px at which pictures are looked at; it may be changed, the position embeddings are
+    then interpolated. With `checkpointing` the layers' activations are worked out again for the backward pass instead of kept.
+    """
+
+    def __init__(self, config: EncoderConfig, window: int = 0) -> None:
         super().__init__()
         from transformers import ViTConfig, ViTModel  # seconds to import: only where a model is built
 
         self.config = config
+        self.size = config.image_size
+        self.checkpointing = False
         self.vit = ViTModel(
             ViTConfig(
                 image_size=config.image_size,
@@ -45,6 +54,10 @@ class ViTEncoder(nn.Module):
             ),
             add_pooling_layer=False,
         )
+        self.temporal = nn.ModuleList(
+            TemporalAttention(config.hidden_size, config.num_attention_heads, window)
+            for _ in range(config.num_hidden_layers if window else 0)
+        )
         self._new_names = any(".q_proj." in name for name, _ in self.vit.named_parameters())
         self._register_state_dict_hook(_publish_names)
         self._register_load_state_dict_pre_hook(self._take_names)
@@ -53,14 +66,77 @@ class ViTEncoder(nn.Module):
         """Weights with either naming come in with that of the installed `transformers`."""
         _rename(state, f"{prefix}vit.", new=self._new_names)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Tokens as a map `[N, hidden, h, w]` of images `[N, 3, H, W]` 0..1; other sizes are resized to the ViT's own."""
-        size = self.config.image_size
+    @property
+    def side(self) -> int:
+        """Patches along a side."""
+        return self.size // self.config.patch_size
+
+    def look(self, image: torch.Tensor, masked: torch.Tensor | None = None) -> torch.Tensor:
+        """Images `[N, 3, H, W]` 0..1 at the encoder's size, the patches of `masked` `[N, side * side]` bool filled with grey.
+
+        Grey is zero to the network, so a masked token carries its place and nothing of the picture.
+        """
+        size = self.size
         if image.shape[-1] != size or image.shape[-2] != size:
             image = F.interpolate(image, size=(size, size), mode="bilinear", antialias=image.shape[-1] > size)
-        tokens = self.vit(pixel_values=image * 2 - 1).last_hidden_state[:, 1:]
-        side = size // self.config.patch_size
-        return tokens.transpose(1, 2).reshape(image.shape[0], self.config.hidden_size, side, side)
+        if masked is not None:
+            hidden = masked.view(-1, 1, self.side, self.side).repeat_interleave(self.config.patch_size, 2)
+            image = image.masked_fill(hidden.repeat_interleave(self.config.patch_size, 3), 0.5)
+        return image
+
+    def forward(self, image: torch.Tensor, length: int = 1, times: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens as a map `[N, hidden, h, w]` of images `[N, 3, H, W]` 0..1; other sizes are resized to the ViT's own.
+
+        `length` neighbouring images form a clip; `times` `[N / length, length]` are theirs in seconds (by default 1/25 apart).
+        """
+        x = self._embed(self.look(image))
+        if self.temporal and length > 1 and times is None:
+            times = torch.arange(length, device=x.device).repeat(len(x) // length, 1) / 25
+        for index in range(self.config.num_hidden_layers):
+            if self.checkpointing and self.training:
+                x = checkpoint(self._layer, index, x, length, times, use_reentrant=False)
+            else:
+                x = self._layer(index, x, length, times)
+        tokens = self.vit.layernorm(x)[:, 1:]
+        return tokens.transpose(1, 2).reshape(len(image), self.config.hidden_size, self.side, self.side)
+
+    @torch.no_grad()
+    def attention(self, image: torch.Tensor) -> torch.Tensor:
+        """How much each patch `[N, h, w]` is asked for in the last layer, mean over heads and asking patches; sums to one."""
+        x = self._embed(self.look(image))
+        for index in range(self.config.num_hidden_layers - 1):
+            x = self._layer(index, x, 1, None)
+        layer = self._layers()[-1]
+        within = layer.attention if self._new_names else layer.attention.attention
+        query, key = (within.q_proj, within.k_proj) if self._new_names else (within.query, within.key)
+        x = layer.layernorm_before(x)
+        asked, answer = (
+            part(x).unflatten(2, (self.config.num_attention_heads, -1)).transpose(1, 2) for part in (query, key)
+        )
+        share = (asked[:, :, 1:] @ answer[:, :, 1:].transpose(2, 3) / answer.shape[-1] ** 0.5).float().softmax(dim=3)
+        return share.mean(dim=(1, 2)).unflatten(1, (self.side, self.side))
+
+    def _layers(self) -> Any:
+        vit: Any = self.vit
+        return vit.layers if self._new_names else vit.encoder.layer
+
+    def _layer(self, index: int, x: torch.Tensor, length: int, times: torch.Tensor | None) -> torch.Tensor:
+        if self.temporal and length > 1:
+            x = self.temporal[index](x.unflatten(0, (-1, length)), times).flatten(0, 1)
+        found = self._layers()[index](x)
+        return found[0] if isinstance(found, tuple) else found
+
+    def _embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Tokens `[N, 1 + patches, hidden]` with their places, the class token first."""
+        embeddings = self.vit.embeddings
+        patches = embeddings.patch_embeddings.projection(image * 2 - 1).flatten(2).transpose(1, 2)
+        places: torch.Tensor = embeddings.position_embeddings
+        own = self.config.image_size // self.config.patch_size
+        if self.side != own:
+            grid = places[:, 1:].transpose(1, 2).unflatten(2, (own, own))
+            grid = F.interpolate(grid.float(), size=(self.side, self.side), mode="bicubic")
+            places = torch.cat([places[:, :1], grid.flatten(2).transpose(1, 2).to(places.dtype)], dim=1)
+        return torch.cat([embeddings.cls_token.expand(len(image), -1, -1).to(patches.dtype), patches], dim=1) + places
 
 
 def _publish_names(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:

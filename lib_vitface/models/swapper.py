@@ -8,6 +8,8 @@ from torch import nn
 from lib_vitface.models.config import IDENTITIES, Config, ViTSwapperConfig
 from lib_vitface.models.decoder import CoverDecoder, ReferenceDecoder
 from lib_vitface.models.encoder import ViTEncoder
+from lib_vitface.models.local import LocalEncoder, make_fusion
+from lib_vitface.models.multiview import ViewMemory
 from lib_vitface.models.saehd import SAEHD
 from lib_vitface.types import Batch, SwapperOutput
 
@@ -18,21 +20,56 @@ class ViTSwapper(nn.Module):
     def __init__(self, config: ViTSwapperConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ViTEncoder(config.encoder)
-        self.decoder = ReferenceDecoder(config.encoder.hidden_size, config.widths, IDENTITIES)
+        channels, heads = config.encoder.hidden_size, config.encoder.num_attention_heads
+        self.encoder = ViTEncoder(config.encoder, window=config.clip_frames - 1)
+        self.decoder = ReferenceDecoder(channels, config.widths, IDENTITIES)
         self.cover = CoverDecoder(config.cover_width)
+        if config.fusion != "none":
+            self.local = LocalEncoder(config.local_width)
+            self.fuse = make_fusion(config.fusion, channels, self.local.channels, heads)
+        if config.memory_tokens:
+            self.memory = ViewMemory(channels, heads, config.memory_tokens)
 
     def forward(self, batch: Batch) -> SwapperOutput:
-        """See `Batch` and `SwapperOutput` for shapes."""
+        """See `Batch` and `SwapperOutput` for shapes. Where there are views or a memory and no part for them, they are not read."""
         clips, length = batch.image.shape[:2]
         image, reference, trust, own, geometry = (
             t.flatten(0, 1)
             for t in (batch.image, batch.reference, batch.reference_mask, batch.own_reference, batch.geometry)
         )
         identity = batch.identity.repeat_interleave(length)
-        swapped = self.decoder(reference, trust, geometry, self.encoder(image), identity)
+        tokens = self.tokens(image, None if batch.masked is None else batch.masked.flatten(0, 1), length, batch.times)
+        if self.config.memory_tokens:
+            memory = batch.memory
+            if memory is None and batch.views is not None:
+                memory = self.remember(batch.views)
+            if memory is not None:
+                tokens = self.memory.read(tokens, memory[identity])
+        swapped = self.decoder(reference, trust, geometry, tokens, identity)
         mask = torch.sigmoid(self.cover(image, own, trust))
         return SwapperOutput(swapped.unflatten(0, (clips, length)), mask.unflatten(0, (clips, length)))
+
+    def tokens(
+        self,
+        image: torch.Tensor,
+        masked: torch.Tensor | None = None,
+        length: int = 1,
+        times: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the encoders see in images `[N, 3, H, W]`: `[N, hidden, h, w]`. See `ViTEncoder` for the rest."""
+        image = self.encoder.look(image, masked)
+        tokens = self.encoder(image, length, times)
+        return tokens if self.config.fusion == "none" else self.fuse(tokens, self.local(image))
+
+    def remember(self, views: torch.Tensor) -> torch.Tensor:
+        """Memory tokens `[P, tokens, hidden]` of P persons from V views each, `[P, V, 3, H, W]` 0..1."""
+        return self.memory.fuse(self.tokens(views.flatten(0, 1)).unflatten(0, views.shape[:2]))
+
+    def run_at(self, resolution: int) -> None:
+        """Work on crops of another side than that of training; the ViT looks at them proportionally larger or smaller."""
+        patch = self.config.encoder.patch_size
+        wanted = self.config.encoder.image_size * resolution / self.config.resolution
+        self.encoder.size = max(patch, round(wanted / patch) * patch)
 
 
 def build_model(config: Config) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,15 +11,20 @@ from numpy.typing import NDArray
 
 from lib_vitface.types import Floats, Image, Mask
 
+COVER_SHAPES = ("plain", "objects", "all")
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strong each change is; 0 turns it off. `covers` and `flip` are shares 0..1 of the pictures."""
+    """How strong each change is; 0 turns it off. `covers` and `flip` are shares 0..1 of the pictures, `cover_shapes` one of
+    `COVER_SHAPES`, `recipe` one of `recipes.RECIPES`."""
 
     warp: float = 1.0
     color: float = 1.0
     covers: float = 0.5
     flip: float = 0.5
+    cover_shapes: str = "plain"
+    recipe: str = "none"
 
 
 def placement(random: np.random.Generator, size: int, strength: float) -> NDArray[np.float64]:
@@ -61,15 +67,31 @@ class ColorChange:
         return cv2.LUT(image, table.round().astype(np.uint8)[:, None, :])
 
 
-def paint_cover(image: Image, donor: Image, random: np.random.Generator) -> tuple[Image, Mask]:
+def paint_cover(
+    image: Image, donor: Image, random: np.random.Generator, shapes: str = "plain", points: Floats | None = None
+) -> tuple[Image, Mask]:
     """The picture with something in front of it, and where (`[H, W]` 0..1).
 
-    Shapes are fingers (parallel strokes with round ends), discs and cards; their surface is skin-coloured, a piece of `donor`
-    or plain, with a shading gradient, so that neither colour nor texture alone gives a cover away.
+    Plain shapes are fingers (parallel strokes with round ends), discs and cards; objects are hands, glasses and microphones, put
+    where such things are by `points` (`data.PRIORITY_POINTS`, px). Their surface is skin-coloured, a piece of `donor` or plain,
+    with a shading gradient, so that neither colour nor texture alone gives a cover away.
     """
     size = image.shape[0]
     shape = np.zeros((size, size), np.uint8)
     centre = random.uniform(0.2, 0.8, 2) * size
+    kind = None
+    if shapes == "objects" or (shapes == "all" and random.random() < 0.5):
+        kind = _draw_object(shape, centre, random, points)
+    else:
+        _draw_plain(shape, centre, random)
+    mask = cv2.GaussianBlur(shape, (0, 0), random.uniform(0.4, 1.5)).astype(np.float32) / 255
+    surface = _surface(image, donor, random, kind)
+    mixed = image + (surface - image) * mask[..., None]
+    return np.clip(mixed, 0, 255).astype(np.uint8), mask
+
+
+def _draw_plain(shape: Image, centre: NDArray[np.float64], random: np.random.Generator) -> None:
+    size = shape.shape[0]
     kind = random.integers(3)
     if kind == 0:
         _fingers(shape, centre, random)
@@ -79,10 +101,83 @@ def paint_cover(image: Image, donor: Image, random: np.random.Generator) -> tupl
     else:
         corners = random.uniform(-0.25, 0.25, (4, 2)) * size + centre
         cv2.fillConvexPoly(shape, cv2.convexHull(corners.astype(np.int32)), 255, cv2.LINE_AA)
-    mask = cv2.GaussianBlur(shape, (0, 0), random.uniform(0.4, 1.5)).astype(np.float32) / 255
-    surface = _surface(image, donor, random)
-    mixed = image + (surface - image) * mask[..., None]
-    return np.clip(mixed, 0, 255).astype(np.uint8), mask
+
+
+def _draw_object(shape: Image, centre: NDArray[np.float64], random: np.random.Generator, points: Floats | None) -> int:
+    """Draws a hand, glasses or a microphone; returns the number of the surface that suits it."""
+    kind = random.integers(3) if points is not None else 0
+    if kind == 0 or points is None:
+        _hand(shape, centre, random)
+        return 0
+    eyes, lips = points[:32], points[32:]
+    if kind == 1:
+        _glasses(shape, eyes[:16].mean(axis=0), eyes[16:].mean(axis=0), random)
+    else:
+        _microphone(shape, lips.mean(axis=0), float(np.ptp(lips[:, 0])), random)
+    return 2
+
+
+def _hand(shape: Image, centre: NDArray[np.float64], random: np.random.Generator) -> None:
+    """Palm, four fingers more or less spread, a thumb, and the wrist, from any side."""
+    size = shape.shape[0]
+    angle = random.uniform(0, 2 * np.pi)
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = np.array([-along[1], along[0]]) * random.choice([-1, 1])
+    width = random.uniform(0.045, 0.075) * size
+    cv2.ellipse(
+        shape,
+        _pixel(centre),
+        (int(width * 2.3), int(width * 1.9)),
+        float(np.degrees(angle)),
+        0,
+        360,
+        255,
+        -1,
+        cv2.LINE_AA,
+    )
+    spread = random.uniform(0.05, 0.25)
+    for finger in range(4):
+        root = centre + along * width * 1.5 + across * width * (finger - 1.5)
+        way = along + across * spread * (finger - 1.5)
+        length = width * random.uniform(2.5, 4.5) * (1 - 0.12 * abs(finger - 1.6))
+        bent = root + way * length * 0.55
+        _stroke(shape, [root, bent, bent + (way + across * random.normal(0, 0.15)) * length * 0.45], width)
+    thumb = centre - across * width * 1.4
+    _stroke(shape, [thumb, thumb - across * width * 1.2 + along * width * random.uniform(0.5, 2.5)], width * 1.1)
+    _stroke(shape, [centre, centre - along * size], width * 2.8)
+
+
+def _glasses(shape: Image, right: Floats, left: Floats, random: np.random.Generator) -> None:
+    """Rims, bridge and temples about two eye centres; now and then the glass is dark."""
+    apart = float(np.linalg.norm(left - right))
+    across = (left - right) / max(apart, 1e-6)
+    angle = float(np.degrees(np.arctan2(across[1], across[0])))
+    axes = (int(apart * random.uniform(0.32, 0.42)), int(apart * random.uniform(0.2, 0.38)))
+    thick = max(1, int(apart * random.uniform(0.03, 0.12)))
+    dark = random.random() < 0.4
+    for eye, side in ((right, -1), (left, 1)):
+        if dark:
+            cv2.ellipse(shape, _pixel(eye), axes, angle, 0, 360, 255, -1, cv2.LINE_AA)
+        cv2.ellipse(shape, _pixel(eye), axes, angle, 0, 360, 255, thick, cv2.LINE_AA)
+        _stroke(shape, [eye + across * side * axes[0], eye + across * side * (axes[0] + apart * 0.7)], thick)
+    _stroke(shape, [right + across * axes[0], left - across * axes[0]], thick)
+
+
+def _microphone(shape: Image, mouth: Floats, width: float, random: np.random.Generator) -> None:
+    """A head near the mouth and a handle that leaves the picture below."""
+    size = shape.shape[0]
+    head = mouth + random.normal(0, 0.35, 2) * width + np.array([0, 0.6 * width])
+    radius = width * random.uniform(0.3, 0.6)
+    _stroke(shape, [head, head + np.array([random.normal(0, 0.4), 1.0]) * size], radius * random.uniform(0.9, 1.5))
+    cv2.ellipse(shape, _pixel(head), (int(radius), int(radius * 1.2)), 0, 0, 360, 255, -1, cv2.LINE_AA)
+
+
+def _pixel(point: NDArray[np.floating]) -> tuple[int, int]:
+    return int(point[0]), int(point[1])
+
+
+def _stroke(shape: Image, points: Sequence[NDArray[np.floating]], width: float) -> None:
+    cv2.polylines(shape, [np.array(points).astype(np.int32)], False, 255, max(1, int(width)), cv2.LINE_AA)
 
 
 def _fingers(shape: Mask | Image, centre: NDArray[np.float64], random: np.random.Generator) -> None:
@@ -98,9 +193,9 @@ def _fingers(shape: Mask | Image, centre: NDArray[np.float64], random: np.random
         cv2.polylines(shape, [points], False, 255, max(2, int(width)), cv2.LINE_AA)
 
 
-def _surface(image: Image, donor: Image, random: np.random.Generator) -> Floats:
+def _surface(image: Image, donor: Image, random: np.random.Generator, kind: int | None = None) -> Floats:
     size = image.shape[0]
-    kind = random.integers(3)
+    kind = int(random.integers(3)) if kind is None else kind
     if kind == 0:  # skin: the face's own middle colour, lighter or darker
         skin = np.median(image[size // 3 : size * 2 // 3, size // 3 : size * 2 // 3].reshape(-1, 3), axis=0)
         surface = np.broadcast_to(skin * random.uniform(0.6, 1.25) + random.normal(0, 6, 3), image.shape).astype(

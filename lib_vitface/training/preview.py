@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from lib_vitface.faceset.texture import geometry_map
-from lib_vitface.training.data import Person, Sampler
-from lib_vitface.types import Batch, Image
+from lib_vitface.training.data import Person
+from lib_vitface.training.sampler import Sampler
+from lib_vitface.types import Batch, Floats, Image
 
 _COLUMNS = 6
 
@@ -23,6 +24,10 @@ def preview_sheet(model: nn.Module, sampler: Sampler, device: torch.device) -> I
     frames = frames[np.linspace(0, len(frames) - 1, min(_COLUMNS, len(frames))).astype(int)]
     own = _drive(target, target, frames, device, identity=1)
     swapped = _drive(source, target, frames, device, identity=0)
+    views = sampler.views()
+    if views is not None:
+        pictures = torch.from_numpy(views).to(device)
+        own, swapped = (dataclasses.replace(batch, views=pictures) for batch in (own, swapped))
     redrawn, result = model(own), model(swapped)
     rows = [
         _pictures(own.image),
@@ -64,6 +69,11 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         channels_first(geometry),
         torch.full((len(frames),), identity, device=device),
     )
+
+
+def views_sheet(views: Floats) -> Image:
+    """The views `[2, V, 3, S, S]` 0..1 that a model remembers: a row for each person."""
+    return np.concatenate([_pictures(torch.from_numpy(person).unsqueeze(1)) for person in views], axis=0)
 
 
 def _pictures(tensor: torch.Tensor) -> Image:

@@ -39,6 +39,33 @@ class TrainOptions:
         high=640,
         unit="px",
     )
+    local_features: str = option(
+        "none",
+        help="EfficientNet branch beside the ViT: none, or how the two are fused; vit only. Not shown to help yet.",
+        group="Model",
+        choices=("none", "concat", "attention"),
+    )
+    clip_frames: int = option(
+        1,
+        help="Frames that look at each other by attention over time; 1 works on single frames; vit only. Not shown to help yet.",
+        group="Model",
+        low=1,
+        high=16,
+    )
+    memory_views: int = option(
+        0,
+        help="Views of each person that are fused into memory tokens which the decoder asks; 0 for none; vit only. "
+        "Not shown to help yet.",
+        group="Model",
+        low=0,
+        high=64,
+    )
+    checkpointing: bool = option(
+        False,
+        help="Work out the ViT's activations twice instead of keeping them: slower, less memory.",
+        group="Model",
+        advanced=True,
+    )
     views: int = option(48, help="Views of each person that the texture memory keeps.", group="Model", low=1, high=256)
     minutes: float | None = option(
         None,
@@ -72,6 +99,11 @@ class TrainOptions:
         0.998, help="Decay of the running average of the weights that is used for swapping; 0 uses the last weights.",
         group="Learning", low=0, high=0.99999,
     )  # fmt: skip
+    soup: bool = option(
+        False,
+        help="At the end, average last, best and backed-up weights as far as that lowers the held-out loss, for swap --weights soup.",
+        group="Saving",
+    )
     precision: str = option(
         "auto",
         help="auto takes what is fastest here and does no harm: bfloat16 or float32 as measured, float16 on older CUDA cards.",
@@ -95,6 +127,39 @@ class TrainOptions:
         0.5, help="Share of pictures with a painted cover (fingers, cards), from which the mask learns; vit only.",
         group="Augmentation", low=0, high=1,
     )  # fmt: skip
+    cover_shapes: str = option(
+        "plain",
+        help="What covers look like: plain fingers, discs and cards; objects: hands, glasses, microphones; or all.",
+        group="Augmentation",
+        choices=("plain", "objects", "all"),
+    )
+    recipe: str = option(
+        "none",
+        help="Changes of the driving picture by albumentations (a package of its own): camera (noise, blur, compression), light, all.",
+        group="Augmentation",
+        choices=("none", "camera", "light", "all"),
+    )
+    mask_patches: float = option(
+        0.0,
+        help="Share of the ViT's patches hidden from it, in half of the pictures; vit only. Not shown to help yet.",
+        group="Augmentation",
+        low=0,
+        high=0.9,
+    )
+    mask_pattern: str = option(
+        "block",
+        help="Which patches: random ones, blocks, or those the ViT attends to most.",
+        group="Augmentation",
+        choices=("random", "block", "attention"),
+    )
+    attention_guided: float = option(
+        0.0,
+        help="Share of pictures in which a region the ViT attends to, mostly eyes or mouth, is blurred or counts more; vit only. "
+        "Not shown to help yet.",
+        group="Augmentation",
+        low=0,
+        high=1,
+    )
     weight_dssim: float = option(
         10.0, help="Weight of structural dissimilarity.", group="Losses", low=0, high=100, advanced=True
     )
@@ -107,6 +172,31 @@ class TrainOptions:
     )
     weight_edge: float = option(3.0, help="Weight of differences between edges, against blur; vit only.", group="Losses", low=0,
                                 high=100, advanced=True)  # fmt: skip
+    dssim_scales: int = option(
+        1,
+        help="Scales of the structural dissimilarity; above 1 it is multi-scale.",
+        group="Losses",
+        low=1,
+        high=5,
+        advanced=True,
+    )
+    weight_geometry: float = option(
+        0.0, help="Weight of the distance of landmarks, read by the frozen face mesh network; vit only. Not shown to help yet.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
+    weight_identity: float = option(
+        0.0, help="Weight of identity, seen by frozen SFace (scoring uses another network); vit only. Not shown to help yet.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
+    weight_temporal: float = option(
+        0.0, help="Weight of dissimilarity between neighbouring frames of a clip along their motion; needs --clip-frames above 1. "
+        "Not shown to help yet.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
+    weight_gan: float = option(
+        0.0, help="Weight of a patch critic that learns along (patch GAN); vit only. Not shown to help yet.",
+        group="Losses", low=0, high=10, advanced=True,
+    )  # fmt: skip
     save_minutes: float = option(5.0, help="Time between saves.", group="Saving", low=0.01, high=1440, unit="min")
     backup_hours: float = option(4.0, help="Time between backups that are kept; 0 keeps none.", group="Saving", low=0, high=1000,
                                  unit="h")  # fmt: skip

@@ -18,21 +18,25 @@ import torch
 from torch import nn
 
 from lib_vitface import device as devices
-from lib_vitface.errors import Cancelled, CheckpointError, ViTFaceError
+from lib_vitface.errors import Cancelled, CheckpointError, InputError, ViTFaceError
 from lib_vitface.faceset.store import Faceset
-from lib_vitface.losses import LossWeights, dssim, l2, priority_map, reconstruction_loss, weighted_mean
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
-from lib_vitface.models.config import PRESETS, Config, saehd_config
-from lib_vitface.models.swapper import build_model
+from lib_vitface.models.config import LOCAL_WIDTHS, PRESETS, Config, saehd_config
+from lib_vitface.models.swapper import ViTSwapper, build_model
+from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
-from lib_vitface.training.data import Person, Sampler, Samples, load_person
+from lib_vitface.training.data import Person, load_person
+from lib_vitface.training.masking import guide
+from lib_vitface.training.objective import Objective
 from lib_vitface.training.optimizer import make_optimizer, rate_at
-from lib_vitface.training.preview import preview_sheet
+from lib_vitface.training.preview import preview_sheet, views_sheet
+from lib_vitface.training.sampler import Extras, Sampler, Samples
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
 from lib_vitface.types import Batch, Image, Tick, no_tick
 
 LOG = "loss.jsonl"
 _HELD_OUT = 16  # samples the quality is judged on at each save
+_MEMORY_TOKENS = 16  # made of the views of a person, where there are any
 _BAD_STEPS = 25  # steps in a row without a finite loss after which training gives up
 
 
@@ -44,6 +48,7 @@ class Run:
     average: dict[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
     scaler: torch.cuda.amp.GradScaler
+    objective: Objective
     step: int = 0
     elapsed_s: float = 0.0
     best: float = math.inf
@@ -55,10 +60,15 @@ def make_config(options: TrainOptions) -> Config:
     """The architecture that the options ask for."""
     if options.encoder != "vit":
         return saehd_config(options.encoder, (options.resolution or 128) // 32 * 32)
-    config = PRESETS[options.preset]
-    if options.resolution:
-        config = dataclasses.replace(config, resolution=options.resolution // 32 * 32)
-    return config
+    preset = PRESETS[options.preset]
+    return dataclasses.replace(
+        preset,
+        resolution=options.resolution // 32 * 32 if options.resolution else preset.resolution,
+        fusion=options.local_features,
+        local_width=preset.local_width if options.local_features == "none" else LOCAL_WIDTHS[options.preset],
+        clip_frames=options.clip_frames,
+        memory_tokens=_MEMORY_TOKENS if options.memory_views else 0,
+    )
 
 
 def train(
@@ -79,8 +89,11 @@ def train(
     torch.manual_seed(options.seed)
     model = build_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = config.kind
+    if isinstance(model, ViTSwapper):
+        model.encoder.checkpointing = options.checkpointing
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
-    run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype))
+    objective = Objective(options, kind, device)
+    run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype), objective)
     checkpoint = _resume(options.model, config, run, device, consent_id)
 
     def loading(done: float, total: float, note: str = "") -> None:
@@ -96,9 +109,12 @@ def train(
     memories = {
         f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
     }
-    covers = options.covers if kind == "vit" else 0.0
-    augmentation = Augmentation(options.random_warp, options.color_jitter, covers, 0.5 if options.flip else 0.0)
-    sampler = Sampler(persons, options.batch, augmentation, options.seed)
+    sampler = make_sampler(options, persons, kind)
+    if (pictures := sampler.views()) is not None:
+        names = ("source", "target")
+        memories["views"] = {n: p.images[p.views[: options.memory_views]] for n, p in zip(names, persons, strict=True)}
+        if publish is not None and options.preview_steps:
+            publish(_folder(options.model / "previews") / "views.png", views_sheet(pictures))
     loop = _Loop(options, config, run, sampler, device, dtype, rate, publish)
     try:
         for event in loop.steps(tick):
@@ -109,6 +125,8 @@ def train(
         _save(loop, checkpoint, memories)
         raise
     checkpoint = _save(loop, checkpoint, memories)
+    if options.soup:
+        checkpoint = _save_soup(loop, checkpoint)
     loop.preview()
     return {
         "model": str(options.model),
@@ -116,10 +134,28 @@ def train(
         "step": run.step,
         "minutes": run.elapsed_s / 60,
         "held_out_loss": checkpoint.notes["held_out"]["total"],
+        "soup": checkpoint.notes.get("soup"),
         "samples_per_s": run.step * options.batch / max(run.elapsed_s, 1e-9),
         "precision": str(dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sampler:
+    """Batches as the options ask for. Raises `InputError` where they contradict each other."""
+    vit = kind == "vit"
+    if options.weight_temporal and vit and options.clip_frames == 1:
+        raise InputError("--weight-temporal compares frames of a clip: give --clip-frames 2 or more with it.")
+    augmentation = Augmentation(
+        options.random_warp,
+        options.color_jitter,
+        options.covers if vit else 0.0,
+        0.5 if options.flip else 0.0,
+        options.cover_shapes,
+        options.recipe,
+    )
+    extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views) if vit else Extras()
+    return Sampler(persons, options.batch, augmentation, options.seed, extras)
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
@@ -143,21 +179,39 @@ def _resume(folder: Path, config: Config, run: Run, device: torch.device, consen
     state = found.tensors("state")
     run.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     run.average = {k.removeprefix("average."): v.to(device) for k, v in state.items() if k.startswith("average.")}
-    for name, parameter in _named_parameters(run.model):
-        prefix = f"optimizer.{name}."
-        values = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if values:
-            run.optimizer.state[parameter] = {
-                k: v
-                if k == "step"
-                else v.to(device).to(memory_format=torch.channels_last if v.dim() == 4 else torch.preserve_format)
-                for k, v in values.items()
-            }
+    _restore_optimizer(run.optimizer, run.model, "optimizer", state, device)
+    critic, optimizer = run.objective.critic, run.objective.critic_optimizer
+    if critic is not None and optimizer is not None and any(k.startswith("critic.") for k in state):
+        critic.load_state_dict({k.removeprefix("critic."): v for k, v in state.items() if k.startswith("critic.")})
+        _restore_optimizer(optimizer, critic, "critic_optimizer", state, device)
     if "scale" in state:
         run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": float(state["scale"])})
     run.step, run.elapsed_s = found.step, found.elapsed_s
     run.best, run.since_best = found.notes.get("best", math.inf), found.notes.get("since_best", 0)
     return found
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, part: str, state: dict[str, torch.Tensor], device: torch.device
+) -> None:
+    for name, parameter in _named_parameters(model):
+        prefix = f"{part}.{name}."
+        values = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if values:
+            optimizer.state[parameter] = {
+                k: v
+                if k == "step"
+                else v.to(device).to(memory_format=torch.channels_last if v.dim() == 4 else torch.preserve_format)
+                for k, v in values.items()
+            }
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, part: str) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}.{key}": torch.as_tensor(value)
+        for name, parameter in _named_parameters(model)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def _named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -171,9 +225,11 @@ def _state(run: Run) -> dict[str, torch.Tensor]:
     """Everything needed to go on with the very same next step."""
     state = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     state |= {f"average.{k}": v for k, v in run.average.items()}
-    for name, parameter in _named_parameters(run.model):
-        for key, value in run.optimizer.state.get(parameter, {}).items():
-            state[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
+    state |= _optimizer_state(run.optimizer, run.model, "optimizer")
+    critic, optimizer = run.objective.critic, run.objective.critic_optimizer
+    if critic is not None and optimizer is not None:
+        state |= {f"critic.{k}": v for k, v in critic.state_dict().items()}
+        state |= _optimizer_state(optimizer, critic, "critic_optimizer")
     if run.scaler.is_enabled():
         state["scale"] = torch.tensor(run.scaler.get_scale())
     return state
@@ -198,6 +254,15 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
     return save_model(dataclasses.replace(checkpoint, step=run.step, elapsed_s=run.elapsed_s, notes=notes), parts)
 
 
+def _save_soup(loop: _Loop, checkpoint: Checkpoint) -> Checkpoint:
+    """The averaged weights that held-out frames choose, as the part `soup`."""
+    weights, shares, loss = ensemble.soup(
+        ensemble.candidates(checkpoint), lambda weights: loop.judge(dict(weights))["total"]
+    )
+    notes = {**checkpoint.notes, "soup": {"shares": shares, "held_out_loss": loss}}
+    return save_model(dataclasses.replace(checkpoint, notes=notes), {"soup": weights})
+
+
 class _Loop:
     """One training run; `steps` yields "save" whenever a save is due."""
 
@@ -218,13 +283,6 @@ class _Loop:
         if options.minutes is not None or options.steps is None:
             self.budget_s = (options.minutes or DEFAULT_MINUTES) * 60
         self.limit = options.steps or math.inf
-        self.weights = LossWeights(
-            dssim=options.weight_dssim,
-            l1=options.weight_l1,
-            mask=0,
-            eyes_mouth=options.weight_eyes_mouth,
-            edge=options.weight_edge,
-        )
 
     def progress(self) -> float:
         """Share 0..1 of the asked training that is done."""
@@ -289,48 +347,28 @@ class _Loop:
         decay = min(self.options.averaging, (1 + run.step) / (10 + run.step)) if self.options.averaging else 0.0
         with torch.no_grad():
             current = run.model.state_dict()
-            torch._foreach_lerp_(list(run.average.values()), [current[k] for k in run.average], 1 - decay)
-        return {k: float(v.detach()) for k, v in terms.items()}
+            floats = [k for k, v in run.average.items() if v.is_floating_point()]
+            torch._foreach_lerp_([run.average[k] for k in floats], [current[k] for k in floats], 1 - decay)
+            for name in run.average.keys() - set(floats):  # counters of batch normalisation
+                run.average[name].copy_(current[name])
+        return {**{k: float(v.detach()) for k, v in terms.items()}, **run.objective.learn()}
 
     def losses(self, samples: Samples) -> dict[str, torch.Tensor]:
         """Named loss terms and their `total` for a batch."""
-        batch = make_batch(samples, self.device)
+        batch, emphasis = make_batch(samples, self.device), None
+        model = self.run.model
         with devices.autocast(self.device, self.dtype):
-            output = self.run.model(batch)
-        wanted, where, hull, uncovered = (
-            torch.from_numpy(a).to(self.device)
-            for a in (samples.wanted, samples.where, samples.hull, samples.uncovered)
-        )
-        image, covered = output.image.squeeze(1), output.mask.squeeze(1)
-        if self.config.kind.startswith("saehd"):
-            return self._saehd_losses(image, covered, wanted, where, hull)
-        points = torch.from_numpy(samples.points).to(self.device)
-        size = wanted.shape[-1]
-        terms = reconstruction_loss(
-            image, wanted, where, self.weights, priority=priority_map(points, (size, size), size / 64) * where
-        )
-        terms["mask"] = weighted_mean((covered - uncovered).square(), where)
-        terms["total"] = terms["total"] + self.options.weight_mask * terms["mask"]
-        return terms
-
-    def _saehd_losses(
-        self, image: torch.Tensor, covered: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor, mask: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """DeepFaceLab's loss of a side: 10 DSSIM + 10 MSE inside the mask (masked training) + 10 MSE of the mask."""
-        shown, expected = image * where, wanted * where
-        terms = {"dssim": dssim(shown, expected), "l2": l2(shown, expected), "mask": l2(covered, mask)}
-        options = self.options
-        terms["total"] = (
-            options.weight_dssim * terms["dssim"]
-            + options.weight_l1 * terms["l2"]
-            + options.weight_mask * terms["mask"]
-        )
-        return terms
+            if isinstance(model, ViTSwapper) and model.training:
+                random = np.random.default_rng((self.options.seed, 4, self.run.step))
+                points = torch.from_numpy(samples.points).to(self.device)
+                batch, emphasis = guide(batch, points, model.encoder, self.options, random)
+            output = model(batch)
+        return self.run.objective(output, samples, emphasis)
 
     @torch.no_grad()
-    def judge(self) -> dict[str, float]:
-        """Loss terms of the averaged weights on held-out frames."""
-        with averaged(self.run):
+    def judge(self, weights: dict[str, torch.Tensor] | None = None) -> dict[str, float]:
+        """Loss terms on held-out frames, of the averaged weights or given ones."""
+        with averaged(self.run, weights):
             return {k: float(v) for k, v in self.losses(self.sampler.held_out(_HELD_OUT)).items()}
 
     @torch.no_grad()
@@ -345,14 +383,14 @@ class _Loop:
 
 
 class averaged:  # noqa: N801 - reads as an adverb where it is used
-    """Within it the model has its averaged weights and is in evaluation mode."""
+    """Within it the model has its averaged weights (or those given) and is in evaluation mode."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, weights: dict[str, torch.Tensor] | None = None) -> None:
+        self.run, self.weights = run, run.average if weights is None else weights
 
     def __enter__(self) -> None:
         self.kept = {k: v.detach().clone() for k, v in self.run.model.state_dict().items()}
-        self.run.model.load_state_dict(self.run.average)
+        self.run.model.load_state_dict(self.weights)
         self.run.model.eval()
 
     def __exit__(self, *_: object) -> None:
@@ -361,10 +399,11 @@ class averaged:  # noqa: N801 - reads as an adverb where it is used
 
 
 def make_batch(samples: Samples, device: torch.device) -> Batch:
-    """Clips of one frame `[B, 1, C, S, S]` on the device."""
+    """Clips `[B, T, C, S, S]` on the device."""
 
     def ready(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(device).to(memory_format=torch.channels_last).unsqueeze(1)
+        pictures = torch.from_numpy(values).to(device).to(memory_format=torch.channels_last)
+        return pictures.unflatten(0, (-1, samples.length))
 
     return Batch(
         ready(samples.image),
@@ -373,6 +412,8 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
         ready(samples.own_reference),
         ready(samples.geometry),
         torch.from_numpy(samples.identity).to(device),
+        times=None if samples.times is None else torch.from_numpy(samples.times).to(device),
+        views=None if samples.views is None else torch.from_numpy(samples.views).to(device),
     )
 
 

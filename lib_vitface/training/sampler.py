@@ -1,0 +1,274 @@
+"""Batches of samples, of single frames or of clips.
+
+Everything a batch holds is decided by `(seed, step)` alone, so a training that is killed goes on with the very batches it
+would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lib_vitface.faces import mesh
+from lib_vitface.faces.landmarks import five_points
+from lib_vitface.metrics.temporal import motion
+from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
+from lib_vitface.training.data import Person, near
+from lib_vitface.training.recipes import make_recipe
+from lib_vitface.types import Floats, Image, Mask
+
+_CLIP_GAP_S = 0.5  # frames of one clip are no further apart: facesets leave out what is alike
+PRIORITY_POINTS = list(mesh.RIGHT_EYE + mesh.LEFT_EYE + mesh.LIPS_OUTER + mesh.LIPS_INNER)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch as numpy float32, channels first, 0..1. Names as in `types.Batch`; besides: `wanted` [B, 3, S, S] what shall
+    come out, `where` [B, 1, S, S] where that counts, `hull` [B, 1, S, S] the area of the face, `uncovered` [B, 1, S, S] where nothing
+    lies over it, `points` [B, 72, 2] eyes and lips and `five` [B, 5, 2] the five points in px.
+
+    Each `length` pictures in a row are a clip, and then `identity` and `times` [B / length, length] are per clip; `flow`
+    [B / length, length - 1, S, S, 2] says where pixels of `wanted` go to, `visible` [..., 1, S, S] where that is known;
+    `views` [2, V, 3, S, S] are pictures of both persons. The last three are None where they are not asked for.
+    """
+
+    image: Floats
+    reference: Floats
+    reference_mask: Floats
+    own_reference: Floats
+    geometry: Floats
+    identity: NDArray[np.int64]
+    wanted: Floats
+    where: Floats
+    hull: Floats
+    uncovered: Floats
+    points: Floats
+    five: Floats
+    length: int = 1
+    times: Floats | None = None
+    flow: Floats | None = None
+    visible: Floats | None = None
+    views: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What batches hold besides single pictures: clips of `length` frames, their optical flow, `views` of each person."""
+
+    length: int = 1
+    flow: bool = False
+    views: int = 0
+
+
+class Sampler:
+    """Batches of two persons. `batch(step)` depends on nothing but `seed` and `step`.
+
+    `size` is the number of pictures; with clips there are fewer of those, at least one of each person.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[Person],
+        size: int,
+        augmentation: Augmentation,
+        seed: int,
+        extras: Extras | None = None,
+    ) -> None:
+        self.persons, self.size, self.augmentation, self.seed = persons, size, augmentation, seed
+        self.extras = extras or Extras()
+        self._recipe = make_recipe(augmentation.recipe)
+        self._tracks = [_tracks(person.times, person.training) for person in persons]
+        self._held_out = [_tracks(person.times, _judged(person)) for person in persons]
+
+    def batch(self, step: int) -> Samples:
+        """Training samples, the persons in turn."""
+        random = np.random.default_rng((self.seed, 1, step))
+        length = self.extras.length
+        if length == 1:
+            chosen = [(k % 2, int(random.choice(self.persons[k % 2].training))) for k in range(self.size)]
+            samples = [self._sample(person, frame, random) for person, frame in chosen]
+            return self._complete(samples, chosen, random)
+        clips = [
+            (k % 2, self._clip(self._tracks[k % 2], int(random.choice(self.persons[k % 2].training)), random))
+            for k in range(max(2, self.size // length))
+        ]
+        samples = []
+        for k, (person, frames) in enumerate(clips):
+            # the frames of a clip are changed alike, or their motion would be the changes'
+            samples += [self._sample(person, f, np.random.default_rng((self.seed, 3, step, k))) for f in frames]
+        return self._complete(samples, [(person, f) for person, frames in clips for f in frames], random)
+
+    def held_out(self, count: int) -> Samples:
+        """The same unaugmented samples each time: held-out frames (training frames where a set is too small to hold any out)."""
+        length, plain = self.extras.length, Sampler(self.persons, count, Augmentation(0, 0, 0, 0), self.seed)
+        samples, chosen = [], []
+        for k in range(max(2, count // length)):
+            person, tracks = self.persons[k % 2], self._held_out[k % 2]
+            frames = _judged(person)
+            first = int(frames[(k // 2 * 7919) % len(frames)])
+            random = np.random.default_rng((self.seed, 2, k))
+            for frame in self._clip(tracks, first, random) if length > 1 else [first]:
+                chosen.append((k % 2, frame))
+                samples.append(plain._sample(k % 2, frame, random, variant=k // 2 % 2))
+        return self._complete(samples, chosen, None)
+
+    def views(self, random: np.random.Generator | None = None, shown: Sequence[tuple[int, int]] = ()) -> Floats | None:
+        """Pictures `[2, V, 3, S, S]` 0..1 of both persons, None where there is no memory of views.
+
+        With `random` half of them, none of which is of a moment that the batch holds (`shown`: person, frame).
+        """
+        if not self.extras.views:
+            return None
+        found = []
+        for number, person in enumerate(self.persons):
+            frames = person.views[: self.extras.views]
+            if random is not None:
+                times = [person.times[f] for who, f in shown if who == number]
+                far = [f for f in frames if not any(near(person.times[f], t) for t in times)]
+                frames = random.permutation(far or frames)
+            count = self.extras.views if random is None else -(-self.extras.views // 2)
+            found.append(person.images[np.resize(frames, count)])
+        pictures = np.ascontiguousarray(np.stack(found).transpose(0, 1, 4, 2, 3))
+        return (pictures / 255).astype(np.float32)
+
+    def _clip(self, tracks: Sequence[NDArray[np.intp]], frame: int, random: np.random.Generator) -> list[int]:
+        """Frames in a row, `frame` among them; where the track is too short, its last is repeated."""
+        length = self.extras.length
+        track = next(t for t in tracks if frame in t)
+        place = int(np.flatnonzero(track == frame)[0])
+        start = int(np.clip(place - random.integers(length), 0, max(len(track) - length, 0)))
+        frames = [int(f) for f in track[start : start + length]]
+        return frames + frames[-1:] * (length - len(frames))
+
+    def _complete(
+        self,
+        samples: Sequence[dict[str, np.ndarray]],
+        chosen: Sequence[tuple[int, int]],
+        random: np.random.Generator | None,
+    ) -> Samples:
+        """Samples stacked, with what `extras` asks for."""
+        stacked = _stack(samples)
+        length = self.extras.length
+        extra: dict[str, Any] = {"views": self.views(random, chosen)}
+        if length > 1:
+            times = np.array([self.persons[who].times[frame][1] for who, frame in chosen], np.float64).reshape(
+                -1, length
+            )
+            extra |= {
+                "length": length,
+                "times": (times - times[:, :1]).astype(np.float32),
+                "identity": stacked.identity[::length],
+            }
+            if self.extras.flow:
+                wanted = [s["wanted"] for s in samples]
+                ways = [motion(wanted[k], wanted[k + 1]) for k in range(len(wanted) - 1) if (k + 1) % length]
+                extra["flow"] = np.stack([w.flow for w in ways]).reshape(-1, length - 1, *ways[0].flow.shape)
+                extra["visible"] = np.stack([w.visible for w in ways]).reshape(
+                    -1, length - 1, 1, *ways[0].visible.shape
+                )
+        return replace(stacked, **extra)
+
+    def _sample(
+        self, who: int, frame: int, random: np.random.Generator, variant: int | None = None
+    ) -> dict[str, np.ndarray]:
+        person, change = self.persons[who], self.augmentation
+        variant = int(random.integers(len(person.layers))) if variant is None else min(variant, len(person.layers) - 1)
+        image, layers = person.images[frame], person.layers[variant, frame]
+        reference = person.references[variant, frame] if len(person.references) else image
+        sure, points = person.sure[frame], person.landmarks[frame][PRIORITY_POINTS, :2]
+        five = five_points(person.landmarks[frame])
+        size = image.shape[0]
+        strength = min(change.warp, 1.5)
+        if strength:
+            matrix = placement(random, size, strength)
+            image, reference, layers, sure = (
+                cv2.warpAffine(p, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+                for p, border in zip((image, reference, layers, sure), _BORDERS, strict=True)
+            )
+            points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
+        if random.random() < change.flip:
+            image, reference, layers, sure = (
+                np.ascontiguousarray(p[:, ::-1]) for p in (image, reference, layers, sure)
+            )
+            points, five = (p * [-1, 1] + [size - 1, 0] for p in (points, five))
+            five = five[[1, 0, 2, 4, 3]]  # the viewer's left stays first
+        if change.color:
+            common = ColorChange.draw(random, change.color)
+            image, reference = common.apply(image), common.apply(reference)
+        driving, cover = self._driving(image, points, random)
+        shape = layers[..., 1].astype(np.float32) / 255
+        certain = sure.astype(np.float32) / 255
+        return {
+            "image": driving,
+            "reference": reference,
+            "reference_mask": layers[..., :1],
+            "own_reference": reference,
+            "geometry": layers[..., 2:],
+            "identity": np.int64(who),
+            "wanted": image,
+            "where": (shape * certain)[..., None],
+            "hull": shape[..., None],
+            "uncovered": (1 - cover)[..., None],
+            "points": points.astype(np.float32),
+            "five": five.astype(np.float32),
+        }
+
+    def _driving(self, image: Image, points: Floats, random: np.random.Generator) -> tuple[Image, Mask]:
+        """What the encoder sees: other light, distorted, covered; and where it is covered."""
+        change = self.augmentation
+        cover = np.zeros(image.shape[:2], np.float32)
+        driving = image
+        if change.color:
+            driving = ColorChange.draw(random, change.color * 1.2).apply(driving)
+        if random.random() < change.covers:
+            donor_of = self.persons[int(random.integers(2))]
+            donor = donor_of.images[int(random.integers(len(donor_of.images)))]
+            driving, cover = paint_cover(driving, donor, random, change.cover_shapes, points)
+        if change.warp:
+            state = random.integers(2**32)
+            # the cover is distorted with the picture it lies on
+            driving, bent = (
+                distort(p, np.random.default_rng(state), change.warp) for p in (driving, (cover * 255).astype(np.uint8))
+            )
+            cover = (bent / 255).astype(np.float32)
+        if self._recipe is not None:
+            driving = self._recipe(driving, int(random.integers(2**31)))
+        return driving, cover
+
+
+_BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT)
+
+
+def _judged(person: Person) -> NDArray[np.intp]:
+    """Frames to judge by."""
+    return person.held_out if len(person.held_out) else person.training
+
+
+def _tracks(times: Sequence[tuple[str, float]], frames: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Those frames, in their order in time, as stretches without a gap of more than `_CLIP_GAP_S`."""
+    order = sorted((int(f) for f in frames), key=lambda f: times[f])
+    tracks: list[list[int]] = []
+    for frame in order:
+        last = times[tracks[-1][-1]] if tracks else None
+        if last is not None and last[0] == times[frame][0] and times[frame][1] - last[1] <= _CLIP_GAP_S:
+            tracks[-1].append(frame)
+        else:
+            tracks.append([frame])
+    return [np.array(t) for t in tracks]
+
+
+def _stack(samples: Sequence[dict[str, np.ndarray]]) -> Samples:
+    """Channels first, 0..1."""
+    ready: dict[str, Any] = {}
+    for name in samples[0]:
+        values = np.stack([s[name] for s in samples])
+        if values.ndim == 4:
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+            values = values.astype(np.float32) / 255 if values.dtype == np.uint8 else values.astype(np.float32)
+        ready[name] = values
+    return Samples(**ready)

@@ -1,0 +1,145 @@
+"""Batches: clips with their true times, motion, views; what hides and what covers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lib_vitface.faces.landmarks import five_points
+from lib_vitface.faceset.store import Faceset
+from lib_vitface.training import recipes
+from lib_vitface.training.augment import Augmentation, paint_cover
+from lib_vitface.training.data import Person, load_person
+from lib_vitface.training.sampler import PRIORITY_POINTS, Extras, Sampler
+
+PLAIN = Augmentation(0, 0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def persons(facesets: tuple[Path, Path]) -> list[Person]:
+    found = []
+    for path in facesets:
+        with Faceset.open(path) as faceset:
+            found.append(load_person(faceset, 64, 6))
+    return found
+
+
+def frames_of(person: Person, pictures: np.ndarray) -> list[int]:
+    """Which of the person's frames unchanged pictures `[N, 3, S, S]` are."""
+    seen = (pictures.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+    return [int(np.abs(person.images.astype(int) - p).sum(axis=(1, 2, 3)).argmin()) for p in seen]
+
+
+def test_clips_are_neighbours_in_time_with_their_true_times(persons: list[Person]) -> None:
+    sampler = Sampler(persons, 12, PLAIN, 0, Extras(length=3))
+    for step in range(6):
+        batch = sampler.batch(step)
+        assert batch.image.shape == (12, 3, 64, 64) and batch.length == 3 and batch.times is not None
+        assert batch.identity.tolist() == [0, 1, 0, 1]
+        for clip, who in enumerate(batch.identity):
+            person = persons[who]
+            frames = frames_of(person, batch.wanted[clip * 3 : clip * 3 + 3])
+            assert set(frames) <= set(person.training.tolist())
+            times = np.array([person.times[f][1] for f in frames])
+            assert (np.diff(times) >= 0).all() and np.diff(times).max() <= 0.5
+            np.testing.assert_allclose(batch.times[clip], times - times[0], atol=1e-6)
+
+
+def test_a_track_that_is_too_short_is_filled_with_its_last_frame(persons: list[Person]) -> None:
+    lonely = [replace(p, times=[(f"/{k}.png", 0.0) for k in range(len(p.images))]) for p in persons]
+    batch = Sampler(lonely, 4, PLAIN, 0, Extras(length=2)).batch(0)
+    assert batch.times is not None and (batch.times == 0).all()
+    np.testing.assert_array_equal(batch.image[0::2], batch.image[1::2])
+
+
+def test_frames_of_a_clip_are_changed_alike(persons: list[Person]) -> None:
+    lonely = [replace(p, times=[(f"/{k}.png", 0.0) for k in range(len(p.images))]) for p in persons]
+    batch = Sampler(lonely, 4, Augmentation(1, 1, 1, 0.5), 0, Extras(length=2)).batch(1)
+    for values in (batch.image, batch.wanted, batch.uncovered, batch.five):
+        np.testing.assert_array_equal(values[0::2], values[1::2])
+    assert not np.array_equal(batch.image, batch.wanted)
+
+
+def test_flow_says_where_pixels_go(persons: list[Person]) -> None:
+    """The second frame of every clip is the first, three pixels to the right."""
+    moved = []
+    for person in persons:
+        big = cv2.resize(np.random.default_rng(3).integers(0, 255, (16, 16, 3)).astype(np.uint8), (64, 64))
+        images = np.stack([np.roll(big, 3 * k, axis=1) for k in range(len(person.images))])
+        moved.append(replace(person, images=images))
+    batch = Sampler(moved, 4, PLAIN, 0, Extras(length=2, flow=True)).batch(0)
+    assert batch.flow is not None and batch.visible is not None
+    assert batch.flow.shape == (2, 1, 64, 64, 2) and batch.visible.shape == (2, 1, 1, 64, 64)
+    inner = batch.flow[:, 0, 20:44, 20:44]
+    times = batch.times[:, 1] / 0.5  # frames between the two, where one was held out
+    np.testing.assert_allclose(np.median(inner[..., 0], axis=(1, 2)), 3 * times, atol=0.3)
+    assert np.abs(np.median(inner[..., 1])) < 0.3 and batch.visible.mean() > 0.6
+
+
+def test_views_are_from_all_sides_and_never_of_the_moment(persons: list[Person]) -> None:
+    sampler = Sampler(persons, 4, PLAIN, 0, Extras(views=4))
+    shown = sampler.views()
+    assert shown is not None and shown.shape == (2, 4, 3, 64, 64)
+    assert frames_of(persons[0], shown[0]) == persons[0].views[:4].tolist()
+    for step in range(8):
+        batch = sampler.batch(step)
+        assert batch.views is not None and batch.views.shape == (2, 2, 3, 64, 64)
+        for who, person in enumerate(persons):
+            seen = frames_of(person, batch.views[who])
+            assert set(seen) <= set(person.views[:4].tolist())
+            assert not set(seen) & set(frames_of(person, batch.wanted[who::2]))
+
+
+def test_five_points_follow_the_picture(persons: list[Person]) -> None:
+    batch = Sampler(persons, 8, Augmentation(1.0, 0, 0, 1.0), 0).batch(2)
+    assert (batch.five[:, 0, 0] < batch.five[:, 1, 0]).all() and (batch.five[:, 3, 0] < batch.five[:, 4, 0]).all()
+    np.testing.assert_allclose(batch.five[:, 1], batch.points[:, :16].mean(axis=1), atol=1e-3)  # mirrored: sides change
+    plain = Sampler(persons, 2, PLAIN, 0).batch(0)
+    frame = frames_of(persons[0], plain.wanted[:1])[0]
+    np.testing.assert_allclose(plain.five[0], five_points(persons[0].landmarks[frame]), atol=1e-4)
+
+
+@pytest.mark.parametrize("shapes", ["plain", "objects", "all"])
+def test_covers_change_what_they_cover_and_nothing_else(persons: list[Person], shapes: str) -> None:
+    image = persons[0].images[0]
+    points = persons[0].landmarks[0][PRIORITY_POINTS, :2]
+    shares = []
+    for seed in range(24):
+        covered, mask = paint_cover(image, persons[1].images[0], np.random.default_rng(seed), shapes, points)
+        assert covered.dtype == np.uint8 and mask.min() >= 0 and mask.max() <= 1
+        np.testing.assert_array_equal(covered[mask == 0], image[mask == 0])
+        shares.append(float(mask.mean()))
+    assert 0.02 < np.mean(shares) < 0.7 and len(set(shares)) > 20
+
+
+def test_objects_are_where_such_things_are(persons: list[Person]) -> None:
+    """On the average glasses, hands and microphones cover eyes and mouth more than the corners of the picture."""
+    points = persons[0].landmarks[0][PRIORITY_POINTS, :2]
+    total = np.zeros((64, 64))
+    for seed in range(60):
+        total += paint_cover(
+            persons[0].images[0], persons[1].images[0], np.random.default_rng(seed), "objects", points
+        )[1]
+    eyes, corners = points[:32].mean(axis=0).astype(int), (total[:6, :6].mean() + total[:6, -6:].mean()) / 2
+    assert total[eyes[1] - 3 : eyes[1] + 4].max() > 3 * corners
+
+
+@pytest.mark.parametrize("name", ["camera", "light", "all"])
+def test_recipes_change_the_driving_picture_alone_and_the_same_way_again(persons: list[Person], name: str) -> None:
+    pytest.importorskip("albumentations", reason="albumentations is not installed")
+    batches = [Sampler(persons, 16, Augmentation(0, 0, 0, 0, recipe=r), 0).batch(0) for r in ("none", name, name)]
+    np.testing.assert_array_equal(batches[1].image, batches[2].image)
+    changed = np.abs(batches[1].image - batches[0].image).mean(axis=(1, 2, 3))
+    assert (changed > 1e-3).sum() >= 6 and changed.max() < 0.35
+    np.testing.assert_array_equal(batches[1].wanted, batches[0].wanted)
+
+
+def test_recipes_without_the_package_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "albumentations", None)
+    with pytest.raises(recipes.MissingDependencyError, match="pip install albumentations"):
+        recipes.make_recipe("camera")
+    assert recipes.make_recipe("none") is None
