@@ -106,6 +106,7 @@ class Objective:
             clip, counts = (t.unflatten(0, (-1, samples.length)) for t in (image, where))
             terms["temporal"] = temporal_dssim(clip, flow, visible * counts[:, :-1], step=self.weights.ssim_step)
         if self.critic is not None:
+            self.critic.train(torch.is_grad_enabled())  # when judging, its normalisation must not move on
             self._pair = wanted, shown.detach()
             terms["adversarial"] = adversarial_loss(self.critic(shown))
         return terms
