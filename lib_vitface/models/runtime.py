@@ -7,14 +7,19 @@ from collections.abc import Callable, Mapping
 from importlib import import_module, util
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lib_vitface import device as devices
 from lib_vitface.errors import CheckpointError, InputError, MissingDependencyError
 from lib_vitface.models.checkpoint import Checkpoint
+from lib_vitface.models.config import ViTSwapperConfig
 from lib_vitface.types import Floats
 
 if TYPE_CHECKING:
     import torch
 
+Images = NDArray[np.uint8]  # [V, S, S, 3] RGB
 PART = "onnx"
 """The part of a model folder that `export` writes in place of the weights."""
 OUTPUTS = ("swapped", "mask")
@@ -35,7 +40,16 @@ class Network(Protocol):
 class TorchNetwork:
     """The trained network itself, in the device's fast number format."""
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str, weights: str, identity: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        weights: str,
+        identity: int,
+        size: int | None = None,
+        references: Images | None = None,
+    ) -> None:
         torch = _package("torch", "A trained model needs the package torch (an exported one does not, see `export`)")
         from lib_vitface.models.swapper import build_model
 
@@ -45,6 +59,27 @@ class TorchNetwork:
         self._network = build_model(checkpoint.config)
         self._network.load_state_dict(checkpoint.tensors(weights))
         self._network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if size is not None:
+            self._network.run_at(size)  # type: ignore[operator]
+        remembers = isinstance(checkpoint.config, ViTSwapperConfig) and checkpoint.config.memory_tokens > 0
+        if references is not None and not remembers:
+            raise InputError(
+                f"--references: {checkpoint.folder} has no memory of views; train with --memory-views first."
+            )
+        self._memory = self._remember(checkpoint, references) if remembers else None
+
+    def _remember(self, checkpoint: Checkpoint, references: Images | None) -> torch.Tensor:
+        """Memory tokens of both persons, `[2, K, C]`; `references` are further views of the source."""
+        import torch
+
+        views = checkpoint.arrays("views")
+        source = views["source"] if references is None else np.concatenate([views["source"], references])
+        found = []
+        with torch.inference_mode(), devices.autocast(self.device, self._dtype):
+            for pictures in (source, views["target"]):
+                shown = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)[None])
+                found.append(self._network.remember(self._tensor(shown).float() / 255))  # type: ignore[operator]
+        return torch.cat(found)
 
     def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
         import torch
@@ -53,12 +88,13 @@ class TorchNetwork:
 
         clips = len(next(iter(inputs.values())))
         tensors = {name: self._tensor(values) for name, values in inputs.items()}
-        batch = Batch(**tensors, identity=torch.full((clips,), self._identity, device=self.device))
+        identity = torch.full((clips,), self._identity, device=self.device)
+        batch = Batch(**tensors, identity=identity, memory=self._memory)
         with torch.inference_mode(), devices.autocast(self.device, self._dtype):
             output = self._network(batch)
         return output.image.float().cpu().numpy(), output.mask.float().cpu().numpy()
 
-    def _tensor(self, values: Floats) -> torch.Tensor:
+    def _tensor(self, values: Floats | Images) -> torch.Tensor:
         import torch
 
         tensor = torch.from_numpy(values).to(self.device)
@@ -155,19 +191,36 @@ def runs(checkpoint: Checkpoint, backend: str) -> bool:
 
 
 def open_network(
-    checkpoint: Checkpoint, *, device: str = "auto", weights: str = "weights", identity: int = 0, backend: str = "auto"
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    weights: str = "weights",
+    identity: int = 0,
+    backend: str = "auto",
+    size: int | None = None,
+    references: Images | None = None,
 ) -> Network:
-    """The network of a model folder, drawing person `identity` (see `types.Batch`). An exported one draws the source only."""
+    """The network of a model folder, drawing person `identity` (see `types.Batch`). An exported one draws the source only.
+
+    `size` is the side in px it works at instead of the one it was trained at, `references` are further views of the source for a
+    model that remembers views.
+    """
     chosen = pick_backend(checkpoint, backend, device)
     if chosen == "torch":
-        return TorchNetwork(checkpoint, device=device, weights=weights, identity=identity)
+        return TorchNetwork(
+            checkpoint, device=device, weights=weights, identity=identity, size=size, references=references
+        )
+    if size is not None or references is not None:
+        raise InputError(
+            f"{checkpoint.folder} was exported; --network-size and --references need the model it was made of."
+        )
     held = checkpoint.notes.get("exported", {}).get("weights")
     if identity != 0:
         raise CheckpointError(
             f"{checkpoint.folder} was exported and draws the source only; use the model it was made of."
         )
-    if weights == "best" and held != "best":
-        raise CheckpointError(f"{checkpoint.folder} holds the last weights only; export with --weights best.")
+    if weights not in ("weights", held):
+        raise CheckpointError(f"{checkpoint.folder} holds the {held} weights only; swap with the model it was made of.")
     data = checkpoint.file(PART).read_bytes()
     try:
         return BACKENDS[chosen](data, device=device)

@@ -23,6 +23,7 @@ from lib_vitface.faces import align
 from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faceset.texture import Expression, TextureMemory, spread_views
 from lib_vitface.models.checkpoint import Checkpoint, digest, save_model
+from lib_vitface.models.config import ViTSwapperConfig
 from lib_vitface.models.runtime import BACKENDS, PACKAGES, PART, Network, open_network, runs
 from lib_vitface.models.saehd import SAEHD
 from lib_vitface.models.swapper import build_model
@@ -54,6 +55,11 @@ def export_model(checkpoint: Checkpoint, output: Path, how: Exporting, tick: Tic
     Raises `MissingDependencyError` without the packages, `CheckpointError` where the exported network answers otherwise than the
     trained one, `OutputError`.
     """
+    config = checkpoint.config
+    if isinstance(config, ViTSwapperConfig) and (config.clip_frames > 1 or config.memory_tokens):
+        raise CheckpointError(
+            f"{checkpoint.folder} looks at clips or remembers views, which an exported network cannot; swap with it as it is."
+        )
     needed = ("onnx", "onnxscript", "onnxruntime")
     if not all(util.find_spec(name) for name in needed):
         raise MissingDependencyError(f"`export` needs packages of its own: pip install {' '.join(needed)}")

@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lib_vitface.errors import InputError
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import GazeReader
 from lib_vitface.faceset.texture import TextureMemory, geometry_map, place_expression, read_expression
 from lib_vitface.models.checkpoint import Checkpoint, open_model
+from lib_vitface.models.config import ViTSwapperConfig
 from lib_vitface.models.runtime import Network, open_network
 from lib_vitface.types import Face, Floats, Image, Mask, Matrix
 
@@ -35,11 +37,18 @@ class SwappedFace:
 
 
 class ClipSwapper(Protocol):
-    """Swaps clips of up to `clip_length` neighbouring frames of one shot. The same clip gives the same result."""
+    """Swaps clips of neighbouring frames of one shot. The same clip gives the same result.
+
+    Clips are `clip_length` frames long (fewer at the end of a shot), with up to `context` more before and after, whose
+    results are not used. `times` are seconds.
+    """
 
     clip_length: int
+    context: int
 
-    def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]: ...
+    def __call__(
+        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+    ) -> list[SwappedFace]: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class _Placed:
 class ModelSwapper:
     """A trained model, ready to swap. `identity` says whom to draw: the source, or (redrawing) the target itself.
 
-    `weights` is the checkpoint's part: "weights" (the last averaged ones) or "best" (those of the least held-out loss).
+    `weights` is the checkpoint's part: "weights" (the last averaged ones), "best" (those of the least held-out loss), "soup".
+    `size` px is the side the network works at, `references` [V, S, S, 3] are further views (see `models.runtime`).
     `backend` is the engine (see `models.runtime`); a `network` that is there already is taken as it is.
     `shape` 0..1: how far the drawn face takes the source's proportions instead of keeping the footage's.
     """
@@ -74,13 +84,27 @@ class ModelSwapper:
         weights: str = "weights",
         backend: str = "auto",
         network: Network | None = None,
+        size: int | None = None,
+        references: NDArray[np.uint8] | None = None,
     ) -> None:
         checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
+        config = checkpoint.config
+        if size is not None and not isinstance(config, ViTSwapperConfig):
+            raise InputError("--network-size: only vit models can work at another size than that of their training.")
         self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
+        self.context = config.clip_frames - 1 if isinstance(config, ViTSwapperConfig) else 0
+        if self.context:  # longer clips, so that less is worked out for context alone
+            self.clip_length = max(clip_length, 2 * self.context)
         self.network = network or open_network(
-            checkpoint, device=device, weights=weights, identity=identity, backend=backend
+            checkpoint,
+            device=device,
+            weights=weights,
+            identity=identity,
+            backend=backend,
+            size=size,
+            references=references,
         )
-        self.size = checkpoint.config.resolution
+        self.size = size or config.resolution
         self.learned_reference = checkpoint.config.kind == "vit"
         self.source, self.target = (
             TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
@@ -88,12 +112,18 @@ class ModelSwapper:
         self._gaze = GazeReader()
         self.target_small = self.target.resized(min(self.target.size, max(128, self.size)))
 
-    def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]:
-        """New faces for faces with landmarks; one result per frame, in order."""
+    def __call__(
+        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+    ) -> list[SwappedFace]:
+        """New faces for faces with landmarks; one result per frame, in order. Frames without `times` know nothing of each other."""
         placed = [self._place(frame, face) for frame, face in zip(frames, faces, strict=True)]
-        images, masks = self.network(self._inputs(placed))
-        pictures = images[:, 0].transpose(0, 2, 3, 1)
-        return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0, 0], strict=True)]
+        inputs = self._inputs(placed)
+        if self.context and times is not None:
+            inputs = {name: values.swapaxes(0, 1) for name, values in inputs.items()}
+            inputs["times"] = (np.asarray(times, np.float64) - times[0]).astype(np.float32)[None]
+        images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(inputs))
+        pictures = images.transpose(0, 2, 3, 1)
+        return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0], strict=True)]
 
     def inputs(self, frames: Sequence[Image], faces: Sequence[Face]) -> Mapping[str, Floats]:
         """What the network is shown of a clip: the fields of `types.Batch` but `identity`, as arrays."""
@@ -130,7 +160,7 @@ class ModelSwapper:
         best = next((s for s in _STEPS if s * self.size >= 0.9 * wanted), _STEPS[-1])
         return int(best * self.size)
 
-    def _inputs(self, placed: Sequence[_Placed]) -> Mapping[str, Floats]:
+    def _inputs(self, placed: Sequence[_Placed]) -> dict[str, Floats]:
         """What `types.Batch` names, but `identity`, as arrays."""
         size = self.size
 

@@ -38,9 +38,33 @@ class PlainSwapOptions:
 
     weights: str = option(
         "last",
-        help="Which weights of the model: the last ones, or the best ones by the loss on held-out frames.",
+        help="Which weights of the model: last, best by the loss on held-out frames, or averaged (train --soup).",
         group=_FILES,
-        choices=("last", "best"),
+        choices=("last", "best", "soup"),
+        advanced=True,
+    )
+    also: list[Path] = option(
+        [],
+        help="Further models of the same person under the same consent record; all draw together, each weighted by how small its "
+        "error on held-out frames is.",
+        group=_FILES,
+        kind="paths",
+        advanced=True,
+    )
+    references: list[Path] = option(
+        [],
+        help="Further clips, photos or facesets of the source, for models trained with --memory-views; nothing is trained again.",
+        group=_FILES,
+        kind="paths",
+        advanced=True,
+    )
+    network_size: int | None = option(
+        None,
+        help="Side of the square the network works on, if not that of its training; vit only. Rounded down to a multiple of 32.",
+        group=_FILES,
+        low=64,
+        high=640,
+        unit="px",
         advanced=True,
     )
 

@@ -33,10 +33,12 @@ class FrameStream:
             self._run_start[run.start : run.stop], self._run_stop[run.start : run.stop] = run.start, run.stop
         self._radius = options.color_frames
         self._start = start
-        self.begin = start
+        self._context = swapper.context
+        self.begin = self._next = start
         if self._clip_of[start] >= 0:
-            self.begin = int(self._clip_of[max(start - self._radius, self._run_start[start])])
-        self._clip: list[tuple[Frame, Face]] = []
+            self._next = int(self._clip_of[max(start - self._radius, self._run_start[start])])
+            self.begin = max(self._next - self._context, int(self._run_start[start]))
+        self._run: deque[tuple[Frame, Face]] = deque()  # of the present run, what is still needed
         self._waiting: deque[Frame] = deque()
         self._measured: dict[int, Measured] = {}
 
@@ -49,34 +51,52 @@ class FrameStream:
         if self._clip_of[index] >= 0:
             face = self._plan.face(index)
             assert face is not None
-            self._clip.append((frame, face))
-            if index + 1 == self._run_stop[index] or self._clip_of[index + 1] != self._clip_of[index]:
-                self._swap_clip()
+            if index == self._run_start[index]:
+                self._run.clear()
+            self._run.append((frame, face))
+            self._next = max(self._next, int(self._run_start[index]))
+            self._swap_clips(index, int(self._run_stop[index]))
         return list(self._ready())
 
-    def _swap_clip(self) -> None:
-        faces = self._swapper([frame.image for frame, _ in self._clip], [face for _, face in self._clip])
-        for (frame, face), swapped in zip(self._clip, faces, strict=True):
-            hands = self._plan.hands(frame.index)
-            self._measured[frame.index] = self._finisher.measure(frame.image, face, swapped, hands)
-        self._clip.clear()
+    def _swap_clips(self, index: int, run_stop: int) -> None:
+        """Swaps the clips of the present run whose frames and following context are there, `index` being the last."""
+        while self._next < run_stop:
+            stop = min(int(self._clip_of[self._next]) + self._swapper.clip_length, run_stop)
+            until = min(stop + self._context, run_stop)
+            if index + 1 < until:
+                return
+            window = [(f, face) for f, face in self._run if self._next - self._context <= f.index < until]
+            swapped = self._swapper(
+                [f.image for f, _ in window], [face for _, face in window], [float(f.time) for f, _ in window]
+            )
+            for (frame, face), one in zip(window, swapped, strict=True):
+                if self._next <= frame.index < stop:
+                    hands = self._plan.hands(frame.index)
+                    self._measured[frame.index] = self._finisher.measure(frame.image, face, one, hands)
+            self._next = stop
+            while self._run and self._run[0][0].index < stop - self._context:
+                self._run.popleft()
 
     def _ready(self) -> Iterator[Frame]:
         while self._waiting:
             index = self._waiting[0].index
-            if self._clip_of[index] >= 0:
+            if index < self._start:  # was only needed for what comes after it
+                frame = None
+                self._waiting.popleft()
+                if self._clip_of[index] >= 0 and index + 1 == self._run_stop[index]:
+                    self._measured.clear()
+            elif self._clip_of[index] >= 0:
                 last = min(index + self._radius, int(self._run_stop[index]) - 1)
                 if last not in self._measured:
                     return
-                frame = self._finished(self._waiting.popleft(), last) if index >= self._start else None
-                if frame is None:
-                    self._waiting.popleft()
-                self._measured.pop(index - self._radius, None)
+                frame = self._finished(self._waiting.popleft(), last)
+                for old in [k for k in self._measured if k <= index - self._radius]:
+                    del self._measured[old]
                 if index + 1 == self._run_stop[index]:
                     self._measured.clear()
             else:
                 frame = self._waiting.popleft()
-            if frame is not None and index >= self._start:
+            if frame is not None:
                 yield frame
 
     def _finished(self, frame: Frame, last: int) -> Frame:

@@ -105,6 +105,8 @@ def find_job(store: JobStore, options: SwapOptions, denoiser: Denoiser | None = 
     key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
     if options.denoise > 0 and denoiser is not None:
         key["checkpoint"] = denoiser.name
+    if options.also or options.references:
+        key["others"] = [identity(path) for path in (*options.also, *options.references)]
     job = store.find("swap", key) if options.resume else None
     if job is None:
         check_output(options)

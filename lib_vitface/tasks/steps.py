@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,12 @@ from lib_vitface.provenance.settings import STATEMENT, ConsentOptions
 from lib_vitface.swap.denoise_settings import DenoiseOptions
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Denoiser, Floats, Host, Tick
+from lib_vitface.types import Denoiser, Floats, Host, Tick, no_tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.swap.frame import ModelSwapper
+    from lib_vitface.swap.members import Ensemble
 
 _LOOKS = 40  # pictures of the person a consent record is made of
 
@@ -231,26 +234,71 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     """Swap a video, a picture or a folder of pictures."""
     from lib_vitface.jobs import JobStore
     from lib_vitface.models.checkpoint import open_model
-    from lib_vitface.swap.frame import ModelSwapper
     from lib_vitface.swap.picture import swap_input
 
     media.list_media([options.input])  # says at once what is wrong with the input, before a model is loaded
     publisher = publisher_of(options.model, host.workspace)
     checkpoint = open_model(options.model)
     with host.exclusive(), device.PeakMemory() as memory:
-        part = "best" if options.weights == "best" else "weights"
         denoiser = denoiser_of(options, host, options.device)
-        swapper = ModelSwapper(checkpoint, device=options.device, weights=part, backend=options.backend)
+        swapper = open_swapper(options, host.workspace, host.tick)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser)
-        used = swapper.network.device
+        used = [member.network.device for member in members_of(swapper)]
         del swapper
-        device.release_memory(used)
+        for one in used:
+            device.release_memory(one)
     return {
         **result,
         "peak_memory_mb": round(memory.peak_bytes / 2**20),
         "model_id": checkpoint.model_id,
         "consent": checkpoint.consent_id,
     }
+
+
+def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) -> ModelSwapper | Ensemble:
+    """The model that the options ask for, or several as one. Consent is asked for each model, and for each further reference.
+
+    Raises `ConsentError`, `CheckpointError` where models do not go together or hold no such weights, `InputError`.
+    """
+    import numpy as np
+
+    from lib_vitface.models.checkpoint import open_model
+    from lib_vitface.swap.frame import ModelSwapper
+    from lib_vitface.swap.members import Ensemble, shares_of
+    from lib_vitface.swap.references import reference_views
+
+    checkpoints = [open_model(folder) for folder in (options.model, *options.also)]
+    main = checkpoints[0]
+    record = model_record(options.model, main.consent_id, workspace)
+    for other in checkpoints[1:]:
+        if other.consent_id != main.consent_id:
+            raise ConsentError(f"{other.folder}: belongs to another consent record than {main.folder}; leave it out.")
+        model_record(other.folder, other.consent_id, workspace)
+    views = []
+    for path in options.references:
+        pictures, look = reference_views(path, main.config.resolution, tick)
+        records.check_person(record, look, path)
+        views.append(pictures)
+    part = {"last": "weights"}.get(options.weights, options.weights)
+    if part == "soup" and (lacking := next((c.folder for c in checkpoints if part not in c.files), None)) is not None:
+        raise CheckpointError(f"{lacking}: holds no averaged weights; train it on with --soup first.")
+    members = [
+        ModelSwapper(
+            checkpoint,
+            device=options.device,
+            weights=part,
+            backend=options.backend,
+            size=None if options.network_size is None else options.network_size // 32 * 32,
+            references=np.concatenate(views) if views and checkpoint is main else None,
+        )
+        for checkpoint in checkpoints
+    ]
+    return members[0] if len(members) == 1 else Ensemble(members, shares_of(checkpoints))
+
+
+def members_of(swapper: ModelSwapper | Ensemble) -> Sequence[ModelSwapper]:
+    """The single models of what `open_swapper` gave."""
+    return getattr(swapper, "members", None) or [swapper]
 
 
 def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lib_vitface.faces.analyse import Analyser
     from lib_vitface.faces.parse import Hand
     from lib_vitface.provenance.publish import Publisher
-    from lib_vitface.swap.frame import ModelSwapper
+    from lib_vitface.swap.frame import ClipSwapper
 
 LARGEST_SIDE = 8192
 _OF_VIDEO = {
@@ -75,7 +75,7 @@ class Result:
 @dataclass
 class _Loaded:
     key: str
-    swapper: ModelSwapper
+    swapper: ClipSwapper
     publisher: Publisher
 
 
@@ -175,15 +175,16 @@ class Studio:
         return face
 
     def _load(self, options: SwapOptions) -> _Loaded:
-        from lib_vitface.swap.frame import ModelSwapper
         from lib_vitface.swap.video import identity
-        from lib_vitface.tasks.steps import publisher_of
+        from lib_vitface.tasks.steps import open_swapper, publisher_of
 
         publisher = publisher_of(options.model, self.site.workspace)  # asks for consent each time
-        key = f"{options.model} {identity(options.model)} {options.device} {options.backend}"
+        folders = (options.model, *options.also, *options.references)
+        chosen = (options.device, options.backend, options.weights, options.network_size)
+        key = f"{[(str(folder), identity(folder)) for folder in folders]} {chosen}"
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None
-            swapper = ModelSwapper(options.model, device=options.device, backend=options.backend)
+            swapper = open_swapper(options, self.site.workspace)
             self._loaded = _Loaded(key, swapper, publisher)
         self._loaded.publisher = publisher
         return self._loaded

@@ -33,12 +33,15 @@ from lib_vitface.types import Face, Image  # noqa: E402
 class Tint:
     """Colours the whole face. What it draws depends on all frames of the clip, as a temporal model's does."""
 
-    def __init__(self, clip_length: int = 4, size: int = 96) -> None:
-        self.clip_length, self.size = clip_length, size
+    def __init__(self, clip_length: int = 4, size: int = 96, context: int = 0) -> None:
+        self.clip_length, self.size, self.context = clip_length, size, context
         self.clips: list[int] = []
 
-    def __call__(self, frames: Sequence[Image], faces: Sequence[Face]) -> list[SwappedFace]:
-        assert 0 < len(frames) <= self.clip_length
+    def __call__(
+        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+    ) -> list[SwappedFace]:
+        assert 0 < len(frames) <= self.clip_length + 2 * self.context
+        assert times is None or (len(times) == len(frames) and list(times) == sorted(times))
         self.clips.append(len(frames))
         crops = [align.take_crop(image, face, self.size) for image, face in zip(frames, faces, strict=True)]
         mean = np.mean([crop.image.mean() for crop in crops])

@@ -1,0 +1,103 @@
+"""Models that look at clips, remember views, run at another size, or draw together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_frame import TINY, face_at, frame_of, model_in
+
+from lib_vitface.errors import CheckpointError, InputError
+from lib_vitface.models.checkpoint import Checkpoint, save_model
+from lib_vitface.models.config import SAEHDConfig
+from lib_vitface.swap.export import Exporting, export_model
+from lib_vitface.swap.frame import ModelSwapper
+from lib_vitface.swap.members import Ensemble, shares_of
+from lib_vitface.types import Pose
+
+FACES = [face_at(Pose(yaw, 0, 0), 5, 150, 145) for yaw in (-6, 0, 6)]
+FRAMES = [np.clip(frame_of().astype(int) + k * 25, 0, 255).astype(np.uint8) for k in range(3)]
+
+
+def awake(network: torch.nn.Module) -> None:
+    for parameter in network.parameters():
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        network.decoder.head.weight.mul_(50)  # type: ignore[union-attr,operator]
+
+
+def test_a_clip_is_seen_as_one_and_single_frames_are_not(tmp_path: Path) -> None:
+    swap = ModelSwapper(model_in(tmp_path / "m", replace(TINY, clip_frames=3), awake), device="cpu")
+    assert (swap.context, swap.clip_length) == (2, 4)
+    times = [0.0, 0.04, 0.08]
+    together = swap(FRAMES, FACES, times)
+    alone = [swap([f], [face], [0.0])[0] for f, face in zip(FRAMES, FACES, strict=True)]
+    without = swap(FRAMES, FACES)
+    other = swap([FRAMES[0], FRAMES[1], FRAMES[0]], FACES, times)
+    for k in range(3):
+        np.testing.assert_array_equal(alone[k].image, without[k].image)
+        assert np.abs(together[k].image.astype(int) - alone[k].image).max() > 2
+        np.testing.assert_array_equal(together[k].frame_to_crop, alone[k].frame_to_crop)
+    assert np.abs(other[0].image.astype(int) - together[0].image).max() > 2
+    np.testing.assert_array_equal(together[1].image, swap(FRAMES, FACES, times)[1].image)
+
+
+def remembering(folder: Path) -> Checkpoint:
+    made = model_in(folder, replace(TINY, memory_tokens=4), awake)
+    random = np.random.default_rng(0)
+    views = {name: random.integers(0, 255, (3, 64, 64, 3)).astype(np.uint8) for name in ("source", "target")}
+    return save_model(made, {"views": views})
+
+
+def test_references_are_added_to_the_memory_without_training(tmp_path: Path) -> None:
+    model = remembering(tmp_path / "m")
+    references = np.random.default_rng(5).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)
+    plain, more = (
+        ModelSwapper(model, device="cpu", references=r)(FRAMES[:1], FACES[:1])[0] for r in (None, references)
+    )
+    assert np.abs(plain.image.astype(int) - more.image).max() > 0
+    again = save_model(
+        model,
+        {"views": {**model.arrays("views"), "source": np.concatenate([model.arrays("views")["source"], references])}},
+    )
+    np.testing.assert_array_equal(ModelSwapper(again, device="cpu")(FRAMES[:1], FACES[:1])[0].image, more.image)
+    with pytest.raises(InputError, match="no memory of views"):
+        ModelSwapper(model_in(tmp_path / "other", TINY), device="cpu", references=references)
+
+
+def test_it_runs_at_another_size(tmp_path: Path) -> None:
+    model = model_in(tmp_path / "m", TINY, awake)
+    small, large = (ModelSwapper(model, device="cpu", size=s) for s in (None, 96))
+    assert (small.size, large.size) == (64, 96)
+    a, b = (swap(FRAMES[:1], FACES[:1])[0] for swap in (small, large))
+    assert a.image.shape != b.image.shape or np.abs(a.image.astype(int) - b.image).max() > 2
+    with pytest.raises(InputError, match="only vit"):
+        ModelSwapper(model_in(tmp_path / "s", SAEHDConfig("saehd-df", 64, "ud", 16, 8, 8, 4)), device="cpu", size=96)
+
+
+def test_an_ensemble_is_the_weighted_mean(tmp_path: Path) -> None:
+    first = ModelSwapper(model_in(tmp_path / "a", TINY), device="cpu")
+    second = ModelSwapper(model_in(tmp_path / "b", replace(TINY, clip_frames=2), awake), device="cpu")
+    together = Ensemble([first, second], [0.25, 0.75])
+    assert (together.clip_length, together.context) == (4, 1)
+    a, b, mixed = (swap(FRAMES, FACES, [0, 0.1, 0.2])[1] for swap in (first, second, together))
+    np.testing.assert_allclose(mixed.image, 0.25 * a.image + 0.75 * b.image.astype(float), atol=0.51)
+    np.testing.assert_allclose(mixed.mask, 0.25 * a.mask + 0.75 * b.mask, atol=1e-6)
+    large = ModelSwapper(first.checkpoint, device="cpu", size=96)
+    with pytest.raises(CheckpointError, match="one size"):
+        Ensemble([first, large], [0.5, 0.5])
+
+
+def test_shares_are_inverse_to_squared_errors() -> None:
+    models = [Checkpoint(Path(), TINY, "m", 1, 1, None, {"held_out": {"l1": e}}) for e in (0.01, 0.02)]
+    assert shares_of(models) == pytest.approx([0.8, 0.2])
+    assert shares_of([models[0], replace(models[1], notes={})]) == [0.5, 0.5]
+
+
+def test_what_needs_more_than_a_frame_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="remembers views"):
+        export_model(remembering(tmp_path / "m"), tmp_path / "out", Exporting())
