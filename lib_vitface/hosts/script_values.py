@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -76,13 +75,3 @@ def axis_title(name: str) -> str:
 def with_value(before: Mapping[str, Any] | None, name: str, value: Any) -> dict[str, Any]:
     """New values with one changed: grids copy the processing object only on the surface."""
     return {**(before or {}), name: value}
-
-
-def with_statement(data: bytes, xmp: bytes) -> bytes:
-    """A JPEG file with the packet as its application segment (XMP specification part 3, 1.1.3); others stay as they are."""
-    if not data.startswith(b"\xff\xd8"):
-        return data
-    body = b"http://ns.adobe.com/xap/1.0/\x00" + xmp
-    buffer = io.BytesIO()
-    buffer.write(data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:])
-    return buffer.getvalue()

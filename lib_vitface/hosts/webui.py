@@ -26,6 +26,7 @@ from lib_vitface.errors import Cancelled, ViTFaceError
 from lib_vitface.hosts import script_values, webui_diffusion, worker
 from lib_vitface.hosts.accounts import guards_of
 from lib_vitface.hosts.script_values import ATTRIBUTE, TITLE
+from lib_vitface.hosts.statements import with_statement
 from lib_vitface.types import Host
 from lib_vitface.ui import form as forms
 from lib_vitface.ui.runner import shared_runner
@@ -240,14 +241,14 @@ def before_saved(params: Any) -> None:
 
 
 def after_saved(params: Any) -> None:
-    """The WebUI writes no XMP into JPEG files, and signs none; the manifest goes in last."""
+    """The WebUI writes XMP into PNG files only, and signs none; the manifest goes in last."""
     door = getattr(params.p, _DOOR, None) if params.p is not None else None
     path = Path(params.filename)
     if door is None:
         return
     try:
         before = path.read_bytes()
-        data = door.sealed(script_values.with_statement(before, door.xmp), path.suffix)
+        data = door.sealed(with_statement(before, door.xmp), path.suffix)
         if data != before:
             path.write_bytes(data)
     except (OSError, ViTFaceError):
