@@ -1,4 +1,4 @@
-"""A stand-in for the WebUI's `modules` package: only what `hosts/webui.py` touches, each with the real file it stands for.
+"""A stand-in for the WebUI's `modules` package: only what `hosts/webui*.py` touch, each with the real file it stands for.
 
 The real one (A1111 v1.10.1) runs the same script in tests/webui, where a checkout is at hand.
 """
@@ -203,16 +203,19 @@ def installed(folder: Path) -> Iterator[Any]:
     for name, module in fakes.items():
         setattr(package, name.partition(".")[2], module)
     adapter = "lib_vitface.hosts.webui"
-    before = {name: sys.modules.pop(name, None) for name in ("modules", adapter, f"{adapter}_diffusion", *fakes)}
+    own = [name for name in sys.modules if name.startswith(adapter)]
+    before = {name: sys.modules.pop(name, None) for name in ("modules", *own, *fakes)}
     sys.modules.update({"modules": package, **fakes})
     hosts = sys.modules.get("lib_vitface.hosts")
-    if hosts is not None and hasattr(hosts, "webui_diffusion"):
-        del hosts.webui_diffusion  # `from … import` takes a package's attribute before it looks for the module
+    for name in [name for name in vars(hosts or object) if name.startswith("webui")]:
+        delattr(hosts, name)  # `from … import` takes a package's attribute before it looks for the module
     try:
         import importlib
 
         yield importlib.import_module(adapter)
     finally:
+        for name in [name for name in sys.modules if name.startswith(adapter)]:
+            del sys.modules[name]
         for name, module in before.items():
             sys.modules.pop(name, None)
             if module is not None:

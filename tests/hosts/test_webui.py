@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements-ui.txt)")
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_webui  # noqa: E402
+from fastapi import HTTPException  # noqa: E402
 from PIL import Image as Pillow  # noqa: E402
 
 from lib_vitface.errors import Cancelled, ConsentError, InputError, NoFaceError  # noqa: E402
@@ -65,7 +67,7 @@ def host(tmp_path: Path) -> Iterator[Any]:
 
 def with_studio(host: Any, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> FakeStudio:
     studio = FakeStudio(error)
-    monkeypatch.setattr(host, "renewed_studio", lambda: studio)
+    monkeypatch.setattr(host.webui_site, "renewed_studio", lambda: studio)
     return studio
 
 
@@ -115,6 +117,10 @@ def test_run_asks_for_the_swap_and_checks_it_first(host: Any, monkeypatch: pytes
     values[names.index("opacity")] = 7
     with pytest.raises(InputError, match="--opacity"):
         host.ViTFaceScript().run(p, *values)
+    p.is_api = True  # Forge tells a program nothing of other errors
+    with pytest.raises(HTTPException, match="--opacity") as told:
+        host.ViTFaceScript().run(p, *values)
+    assert told.value.status_code == 400
 
 
 def test_no_consent_no_generation(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +147,7 @@ def test_without_the_script_nothing_is_touched(host: Any, monkeypatch: pytest.Mo
     host.ViTFacePictures().process(p)
     assert p.extra_generation_params == {}
     params = types.SimpleNamespace(p=p, image=image, pnginfo={}, filename="a.png")
-    host.before_saved(params)
+    host.webui_pictures.before_saved(params)
     assert params.image is image
     assert params.pnginfo == {}
 
@@ -168,7 +174,7 @@ def test_interrupt_and_skip_are_obeyed(host: Any, monkeypatch: pytest.MonkeyPatc
         setattr(state, name, True)
         assert swap(host, p, image) is image
         with pytest.raises(Cancelled):
-            host.tick(1, 3, "x")
+            host.webui_site.tick(1, 3, "x")
         setattr(state, name, False)
     assert studio.asked == []
 
@@ -178,20 +184,39 @@ def test_saved_pictures_and_grids_bear_the_mark(host: Any, monkeypatch: pytest.M
     p = fake_webui.Processing(vitface={"model": "me"})
     made = swap(host, p, picture())
     params = types.SimpleNamespace(p=p, image=made, pnginfo={"parameters": "x"}, filename="a.png")
-    host.before_saved(params)
+    host.webui_pictures.before_saved(params)
     assert params.image is made, "marked already: a second mark would only do harm"
     assert "said" in params.pnginfo["XML:com.adobe.xmp"]
     washed = types.SimpleNamespace(p=p, image=picture(), pnginfo={}, filename="grid.png")
-    host.before_saved(washed)
+    host.webui_pictures.before_saved(washed)
     assert washed.image.getpixel((0, 0)) == (1, 2, 3)
     processed = fake_webui.Processed([picture(), made], 1)
     host.ViTFacePictures().postprocess(p, processed)
     assert processed.images[0].getpixel((0, 0)) == (1, 2, 3)
     path = tmp_path / "a.jpg"
     made.save(path)
-    host.after_saved(types.SimpleNamespace(p=p, filename=str(path)))
+    host.webui_pictures.after_saved(types.SimpleNamespace(p=p, pnginfo={}, filename=str(path)))
     assert b"said" in path.read_bytes() and path.read_bytes().endswith(b"sealed")
     assert Pillow.open(path).size == (32, 24)
+    assert [file.name for file in tmp_path.glob("*.jpg*")] == ["a.jpg"], "nothing is left beside it"
+
+
+def test_a_picture_without_its_face_bears_no_mark_beside_one_with(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = fake_webui.Processing(vitface={"model": "me"})
+    with_studio(host, monkeypatch)
+    made = swap(host, p, picture())
+    with_studio(host, monkeypatch, NoFaceError("nobody there"))
+    plain = swap(host, p, picture())
+    text = f"Steps: 4, ViTFace note: {p.extra_generation_params['ViTFace note']}"
+    params = types.SimpleNamespace(p=p, image=plain, pnginfo={"parameters": text}, filename="b.png")
+    host.webui_pictures.before_saved(params)
+    assert params.image is plain
+    assert "XML:com.adobe.xmp" not in params.pnginfo
+    repainted = picture(9)  # by a script that came after
+    processed = fake_webui.Processed([picture(), repainted, plain], 1)
+    host.ViTFacePictures().postprocess(p, processed)
+    assert [one.getpixel((0, 0)) == (1, 2, 3) for one in processed.images] == [True, True, False]
+    assert made.getpixel((0, 0)) == (1, 2, 3)
 
 
 def test_axes_are_added_once_and_change_a_copy_only(host: Any) -> None:
@@ -212,7 +237,7 @@ def test_settings_have_hints_and_reach_the_site(host: Any, tmp_path: Path) -> No
     assert set(shared.opts.added) == {"vitface_folders", "vitface_device", "vitface_free_memory"}
     assert all(info.said for info in shared.opts.added.values())
     shared.opts.data = {"vitface_folders": f"{tmp_path}/a\n\n{tmp_path}/b", "vitface_device": "cpu"}
-    site = host.make_site()
+    site = host.webui_site.make_site()
     assert [folder.name for folder in site.allowed] == ["a", "b"]
     assert site.device == "cpu"
     assert site.workspace == (tmp_path / "vitface").resolve()
@@ -223,18 +248,46 @@ def test_the_checkpoint_makes_room_only_on_a_graphics_card(host: Any, monkeypatc
 
     models, calls = sys.modules["modules.sd_models"], []
     models.unload_model_weights = lambda: calls.append("out")
-    models.reload_model_weights = lambda: calls.append("back")
+    models.send_model_to_device = lambda model: calls.append("back")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    host.make_room()
-    host.take_back()
+    host.webui_site.make_room()
+    host.webui_site.room.give_back()
     assert calls == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    host.make_room()
-    host.take_back()
+    host.webui_site.make_room()
+    host.webui_site.room.give_back()
     assert calls == ["out", "back"]
+    host.webui_site.make_room()
+    with sys.modules["modules.call_queue"].queue_lock:  # a generation has it
+        host.ViTFacePictures().before_process(fake_webui.Processing())
+    host.webui_site.room.give_back()
+    assert calls == ["out", "back", "out", "back"], (
+        "a generation takes it back, the end of the work has nothing left to do"
+    )
+    calls.clear()
     sys.modules["modules.shared"].opts.data = {"vitface_free_memory": False}
-    host.make_room()
-    assert calls == ["out", "back"], "the setting turns it off"
+    host.webui_site.make_room()
+    assert calls == [], "the setting turns it off"
+
+
+def test_a_job_that_fails_gives_the_checkpoint_back(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The true queue with a task whose process fails."""
+    import torch
+
+    from lib_vitface.ui.runner import Runner
+
+    models, calls = sys.modules["modules.sd_models"], []
+    models.unload_model_weights = lambda: calls.append("out")
+    models.send_model_to_device = lambda model: calls.append("back")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    runner = Runner(host.webui_site.make_site())
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    job = runner.submit("swap", {"model": "m", "input": "v.mp4"})
+    end = time.monotonic() + 20
+    while len(calls) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert calls == ["out", "back"]
+    assert runner.get(job.id).state == "failed"
 
 
 def test_keys_are_never_served_and_routes_mounted_once(host: Any, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def dump(host: Any, folder: Path) -> dict[str, Any]:
 
 def test_an_inner_generation_of_its_own(host: Any, made: list[Any]) -> None:
     p = fake_webui.Processing(sampler_name="Euler", scheduler="Karras")
-    drawn = host.webui_diffusion.CheckpointDenoiser(p)(asked())
+    drawn = host.webui_site.webui_diffusion.CheckpointDenoiser(p)(asked())
     (inner,) = made
     assert drawn.shape == (128, 128, 3)
     assert (inner.prompt, inner.seed, inner.denoising_strength) == ("one", 5, 0.25)
@@ -73,27 +73,27 @@ def test_an_inner_generation_of_its_own(host: Any, made: list[Any]) -> None:
 
 
 def test_names_come_from_the_host(host: Any, made: list[Any]) -> None:
-    site = host.make_site()
+    site = host.webui_site.make_site()
     assert site.samplers() == ["DPM++ 2M", "Euler"] and site.schedules() == ["Automatic", "Karras"]
-    host.webui_diffusion.CheckpointDenoiser()(asked(sampler="euler", schedule="karras"))
-    host.webui_diffusion.CheckpointDenoiser()(asked())
+    host.webui_site.webui_diffusion.CheckpointDenoiser()(asked(sampler="euler", schedule="karras"))
+    host.webui_site.webui_diffusion.CheckpointDenoiser()(asked())
     assert [(inner.sampler_name, inner.scheduler) for inner in made] == [
         ("Euler", "Karras"),
         ("DPM++ 2M", "Automatic"),
     ]
     for wrong in ({"sampler": "Heun"}, {"schedule": "Odd"}):
         with pytest.raises(InputError, match="is not one of"):
-            host.webui_diffusion.CheckpointDenoiser()(asked(**wrong))
+            host.webui_site.webui_diffusion.CheckpointDenoiser()(asked(**wrong))
 
 
 @pytest.mark.parametrize("strength", [0.05, 0.1, 0.3, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
 def test_steps_are_those_that_are_made(host: Any, strength: float, steps: int) -> None:
-    told = host.webui_diffusion.given_steps(steps, strength)
+    told = host.webui_site.webui_diffusion.given_steps(steps, strength)
     made = int(min(strength, 0.999) * told) + 1  # modules/sd_samplers_common.py, setup_img2img_steps
     assert made == steps or (steps == 1 and made <= 2)
     sys.modules["modules.shared"].opts.data["img2img_fix_steps"] = True  # type: ignore[attr-defined]
-    assert host.webui_diffusion.given_steps(steps, strength) == steps
+    assert host.webui_site.webui_diffusion.given_steps(steps, strength) == steps
 
 
 def test_words_keep_the_tags_of_extra_networks(host: Any) -> None:
@@ -102,8 +102,8 @@ def test_words_keep_the_tags_of_extra_networks(host: Any) -> None:
         all_prompts=["a", "b", "c <lora:me:0.7>", "d"], all_negative_prompts=["1", "2", "3", "4"], iteration=1,
         batch_size=2, batch_index=0, prompts=["c", "d"],
     )  # fmt: skip
-    assert host.webui_diffusion.words_of(p) == ("c <lora:me:0.7>", "3")
-    assert host.webui_diffusion.words_of(fake_webui.Processing()) == ("a face", "")
+    assert host.webui_site.webui_diffusion.words_of(p) == ("c <lora:me:0.7>", "3")
+    assert host.webui_site.webui_diffusion.words_of(fake_webui.Processing()) == ("a face", "")
 
 
 @pytest.mark.parametrize("fails", ["no", "exception", "interrupt"])
@@ -125,15 +125,15 @@ def test_the_host_is_left_as_it_was(host: Any, tmp_path: Path, monkeypatch: pyte
     before = dump(host, tmp_path)
     expected = {"no": None, "exception": RuntimeError, "interrupt": Cancelled}[fails]
     if expected is None:
-        host.webui_diffusion.CheckpointDenoiser()(asked())
+        host.webui_site.webui_diffusion.CheckpointDenoiser()(asked())
     else:
         with pytest.raises(expected):
-            host.webui_diffusion.CheckpointDenoiser()(asked())
+            host.webui_site.webui_diffusion.CheckpointDenoiser()(asked())
     if fails == "interrupt":
         assert shared.state.interrupted, "the generation around it must see it as well"  # type: ignore[attr-defined]
         shared.state.interrupted = False  # type: ignore[attr-defined]
     assert dump(host, tmp_path) == before
-    with host.webui_diffusion.held():
+    with host.webui_site.webui_diffusion.held():
         assert shared.state.job == "vitface" and sys.modules["modules.call_queue"].queue_lock.held  # type: ignore[attr-defined]
         shared.state.interrupted = True  # type: ignore[attr-defined]
     assert dump(host, tmp_path) == before and not sys.modules["modules.call_queue"].queue_lock.held  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ def test_the_host_is_left_as_it_was(host: Any, tmp_path: Path, monkeypatch: pyte
 
 def test_controlnet_is_used_where_it_is_installed(host: Any, made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = sys.modules["modules.scripts"]
-    draw = host.webui_diffusion.CheckpointDenoiser()
+    draw = host.webui_site.webui_diffusion.CheckpointDenoiser()
     with pytest.raises(InputError, match="not installed"):
         draw(asked(control="tile"))
     net = types.SimpleNamespace(title=lambda: "ControlNet", args_from=7, args_to=9)
@@ -149,7 +149,7 @@ def test_controlnet_is_used_where_it_is_installed(host: Any, made: list[Any], mo
     outside = types.SimpleNamespace(
         get_models=lambda: ["None", "control_v11f1e_sd15_tile [a371b31b]", "sd15_depth [1]"]
     )
-    monkeypatch.setattr(host.webui_diffusion, "external_code", lambda name: outside)
+    monkeypatch.setattr(host.webui_site.webui_diffusion, "external_code", lambda name: outside)
     for kind, model in (("tile", "control_v11f1e_sd15_tile [a371b31b]"), ("depth", "sd15_depth [1]")):
         draw(asked(control=kind))
         (unit,) = made[-1].script_args
@@ -164,18 +164,18 @@ def test_a_video_with_denoise_is_done_in_this_process(
     host: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And one without in a child; a job that fails here leaves its reason and the queue going."""
-    site, seen = host.make_site(), []
+    site, seen = host.webui_site.make_site(), []
     site.workspace.mkdir(parents=True)
-    monkeypatch.setattr(host, "make_site", lambda: site)
+    monkeypatch.setattr(host.webui_site, "make_site", lambda: site)
     monkeypatch.setattr(Runner, "_run", lambda self, job: seen.append(("child", job)))
-    real = host.worker.perform
+    real = host.webui_site.worker.perform
 
     def noted(job: str, given: Any) -> None:
         seen.append(("here", job))
         assert given.denoiser is site.denoiser
         real(job, given)
 
-    monkeypatch.setattr(host.worker, "perform", noted)
+    monkeypatch.setattr(host.webui_site.worker, "perform", noted)
     runner = Runner(site)
     (site.workspace / "models" / "m").mkdir(parents=True)
     jobs = [
