@@ -48,7 +48,7 @@ _LOWER = {"landmarks", "flicker", "peak MB", "parameters"}
 def benchmark(options: BenchmarkOptions, host: Host) -> dict[str, Any]:
     """Trains and scores every model; figures as JSON and as a table in `options.output`. The same command goes on where it stopped."""
     before = None if options.vs is None else read_stored(options.vs)
-    return _Benchmark(options, host).all(before)
+    return Benchmark(options, host).all(before)
 
 
 def read_stored(path: Path) -> dict[str, Any]:
@@ -64,7 +64,9 @@ def read_stored(path: Path) -> dict[str, Any]:
     return found
 
 
-class _Benchmark:
+class Benchmark:
+    """One run over the models of its options."""
+
     def __init__(self, options: BenchmarkOptions, host: Host) -> None:
         self.options, self.host, self.folder = options, host, options.output
         self.parts = 2 + 3 * len(options.models)
@@ -136,14 +138,16 @@ class _Benchmark:
             }
         return found
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """Options of training that make a model what its name says."""
+        return {"encoder": name} if name.startswith("saehd") else {"encoder": "vit", "preset": name}
+
     def model(self, name: str) -> dict[str, Any]:
         """Training and all figures of one model."""
-        folder = self.folder / name
-        kind = {"encoder": name} if name.startswith("saehd") else {"encoder": "vit", "preset": name}
         values = {
-            "source": self.folder / "source", "target": self.folder / "target", "model": folder, **kind,
+            "source": self.folder / "source", "target": self.folder / "target", "model": self.folder / name,
             "minutes": self.options.minutes, "resolution": self.options.resolution, "preview_steps": 0,
-            "device": self.options.device,
+            "device": self.options.device, **self.settings(name),
         }  # fmt: skip
         with self.part(f"training {name}") as host, device.PeakMemory() as memory:
             trained = steps.train(build(TrainOptions, values), host)

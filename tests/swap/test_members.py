@@ -8,14 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_clone import images
 from test_frame import TINY, face_at, frame_of, model_in
 
-from lib_vitface.errors import CheckpointError, InputError
+from lib_vitface import media
+from lib_vitface.errors import CheckpointError, ConsentError, InputError
 from lib_vitface.models.checkpoint import Checkpoint, save_model
 from lib_vitface.models.config import SAEHDConfig
+from lib_vitface.models.swapper import build_model
+from lib_vitface.options import build
+from lib_vitface.provenance import consent as records
+from lib_vitface.provenance.keys import open_keys
+from lib_vitface.swap import references
 from lib_vitface.swap.export import Exporting, export_model
 from lib_vitface.swap.frame import ModelSwapper
 from lib_vitface.swap.members import Ensemble, shares_of
+from lib_vitface.swap.settings import SwapOptions
+from lib_vitface.tasks import steps
 from lib_vitface.types import Pose
 
 FACES = [face_at(Pose(yaw, 0, 0), 5, 150, 145) for yaw in (-6, 0, 6)]
@@ -101,3 +110,70 @@ def test_shares_are_inverse_to_squared_errors() -> None:
 def test_what_needs_more_than_a_frame_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="remembers views"):
         export_model(remembering(tmp_path / "m"), tmp_path / "out", Exporting())
+
+
+LOOK = np.full(128, 128**-0.5, np.float32)
+
+
+def trained_under(folder: Path, record: records.ConsentRecord, model: Checkpoint) -> Checkpoint:
+    """The model, saved under a consent record."""
+    records.save_record(record, folder / records.FILE)
+    return save_model(replace(model, consent_id=record.id, notes={"held_out": {"l1": 0.01}}), {})
+
+
+def asked(tmp_path: Path, model: Checkpoint, **more: object) -> SwapOptions:
+    return build(
+        SwapOptions, {"model": model.folder, "input": tmp_path, "output": tmp_path / "o", "device": "cpu", **more}
+    )
+
+
+def test_models_draw_together_only_under_one_record(tmp_path: Path) -> None:
+    space = tmp_path / "space"
+    record, other = steps.declare(space, LOOK, "A"), steps.declare(space, LOOK, "B")
+    first, second = (trained_under(tmp_path / n, record, model_in(tmp_path / n, TINY)) for n in "ab")
+    stranger = trained_under(tmp_path / "c", other, model_in(tmp_path / "c", TINY))
+    together = steps.open_swapper(asked(tmp_path, first, also=[second.folder]), space)
+    assert isinstance(together, Ensemble) and together.shares == [0.5, 0.5]
+    assert isinstance(steps.open_swapper(asked(tmp_path, first), space), ModelSwapper)
+    with pytest.raises(ConsentError, match="another consent record"):
+        steps.open_swapper(asked(tmp_path, first, also=[stranger.folder]), space)
+    records.revoke(record, open_keys(space), space)
+    with pytest.raises(ConsentError, match="revoked"):
+        steps.open_swapper(asked(tmp_path, first, also=[second.folder]), space)
+
+
+def test_references_must_show_the_person_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = tmp_path / "space"
+    record = steps.declare(space, LOOK, "A")
+    model = trained_under(tmp_path / "m", record, remembering(tmp_path / "m"))
+    views = np.random.default_rng(5).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)
+    looks = iter([LOOK, -LOOK])
+    monkeypatch.setattr(references, "reference_views", lambda path, size, tick: (views, next(looks)))
+    with_them = steps.open_swapper(asked(tmp_path, model, references=[tmp_path / "photos"]), space)
+    expected = ModelSwapper(model, device="cpu", references=views)(FRAMES[:1], FACES[:1])[0]
+    np.testing.assert_array_equal(with_them(FRAMES[:1], FACES[:1])[0].image, expected.image)
+    with pytest.raises(ConsentError, match="shows somebody else"):
+        steps.open_swapper(asked(tmp_path, model, references=[tmp_path / "photos"]), space)
+
+
+def test_soup_and_size_are_asked_for_by_options(tmp_path: Path) -> None:
+    space = tmp_path / "space"
+    record = steps.declare(space, LOOK, "A")
+    model = trained_under(tmp_path / "m", record, model_in(tmp_path / "m", TINY, awake))
+    with pytest.raises(CheckpointError, match="train it on with --soup"):
+        steps.open_swapper(asked(tmp_path, model, weights="soup"), space)
+    torch.manual_seed(9)
+    save_model(model, {"soup": build_model(TINY).state_dict()})
+    plain, soup = (steps.open_swapper(asked(tmp_path, model, weights=w), space) for w in ("last", "soup"))
+    a, b = (swap(FRAMES[:1], FACES[:1])[0].image for swap in (plain, soup))
+    assert np.abs(a.astype(int) - b).max() > 2
+    large = steps.open_swapper(asked(tmp_path, model, network_size=120), space)
+    assert steps.members_of(large)[0].size == 96
+
+
+def test_views_of_references_are_spread_and_cut_as_the_network_wants(tmp_path: Path) -> None:
+    for k, image in enumerate(images("sample_source", 3, every=10)):
+        media.write_image(tmp_path / f"{k}.png", image)
+    views, look = references.reference_views(tmp_path, 64)
+    assert views.shape == (3, 64, 64, 3) and views.dtype == np.uint8 and views.std() > 10
+    assert float(np.linalg.norm(look)) == pytest.approx(1, abs=1e-5)
