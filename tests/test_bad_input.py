@@ -85,7 +85,18 @@ def commands(bench: Bench, path: Path) -> dict[str, tuple[object, ...]]:
         "faceset": ("faceset", "--input", path, "--output", out / "set"),
         "evaluate": ("evaluate", "--source", made.source, "--target", made.clip, "--result", path),
         "inspect": ("inspect", "--input", path),
-        "consent": ("consent", "--action", "write", "--record", out / "r.json", "--who", "Ann", "--source", path),
+        "consent": (
+            "consent",
+            "--action",
+            "write",
+            "--adult",
+            "--record",
+            out / "r.json",
+            "--who",
+            "Ann",
+            "--source",
+            path,
+        ),
         "clone source": (
             "clone",
             "--source",
@@ -302,6 +313,7 @@ def test_output_below_a_file(bench: Bench, task: str) -> None:
             "consent",
             "--action",
             "write",
+            "--adult",
             "--record",
             place / "r.json",
             "--who",
@@ -344,7 +356,7 @@ def test_output_exists_elsewhere(bench: Bench) -> None:
     made = bench.made
     record = bench.folder / "r.json"
     shutil.copy(made.model / consent.FILE, record)
-    write = ("consent", "--action", "write", "--who", "Ann", "--source", made.person, "--record", record)
+    write = ("consent", "--action", "write", "--adult", "--who", "Ann", "--source", made.person, "--record", record)
     bench.fails(2, r"r\.json: is there already; name another", *write)
     bench.output.write_bytes(b"precious")
     clone = (
@@ -509,40 +521,47 @@ def test_model_with_another_record(bench: Bench) -> None:
 
 
 def test_model_with_a_revoked_record(bench: Bench) -> None:
-    """In the workspace it was revoked in, nothing is made with it any more: no training, no swap, no clone."""
-    made = bench.made = replace(
-        bench.made, workspace=Path(shutil.copytree(bench.made.workspace, bench.folder / "workspace"))
-    )
-    record = made.model / consent.FILE
+    """In the workspace it was revoked in, nothing is made with it any more, and what was made there is gone; a copy of the
+    model that was put aside does not load."""
+    made = bench.made
+    workspace = bench.folder / "workspace"  # the audit log of the shared one names the shared model
+    for name in ("keys/signing.key", "consent"):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (made.workspace / name).is_dir() else shutil.copy
+        copy(made.workspace / name, workspace / name)
+    shutil.copytree(made.model, workspace / "models" / "me")
+    shutil.copytree(made.source, workspace / "facesets" / "me")
+    aside = shutil.copytree(made.model, bench.folder / "put aside")
+    record = shutil.copy(made.model / consent.FILE, bench.folder / "record.json")
+    bench.made = made = replace(made, workspace=workspace, model=aside)
     code, said, _ = bench.run("consent", "--action", "revoke", "--record", record)
     assert code == 0 and "was revoked" in said["state"]
-    bench.fails(4, r"was revoked; its models may not be used", *bench.swap(made.clip))
-    train = (
-        "train",
-        "--source",
-        made.source,
-        "--target",
-        made.target,
-        "--model",
-        made.model,
-        "--steps",
-        STEPS + 1,
-        *TRAINING,
-    )
-    bench.fails(4, "was revoked", *train)
+    assert sorted((one["kind"], Path(one["path"]).parent.name) for one in said["deleted"]) == [
+        ("faceset", "facesets"),
+        ("model", "models"),
+    ]
+    assert not list((workspace / "models").iterdir()) and not list((workspace / "facesets").iterdir())
+    assert all(one["files"] > 3 and one["bytes"] > 1000 for one in said["deleted"]) and said["left"] == []
+    bench.fails(4, r"was revoked; its models may not be used", *bench.swap(made.clip, model=aside))
+    train = ("train", "--source", made.source, "--target", made.target, "--model", aside, "--steps", STEPS + 1)
+    bench.fails(4, "was revoked", *train, *TRAINING)
     code, said, _ = bench.run("consent", "--record", record)
     assert code == 0 and "was revoked" in said["state"], "showing it is no error"
+    for note in (workspace / "consent").glob("*.revoked.json"):
+        note.unlink()
+    bench.fails(4, "was revoked", *bench.swap(made.clip, model=aside))
 
 
 def test_faceset_of_somebody_else_than_the_record(bench: Bench) -> None:
     made, record = bench.made, bench.folder / "r.json"
-    write = ("consent", "--action", "write", "--record", record, "--who", "山田", "--source", made.person)
+    write = ("consent", "--action", "write", "--adult", "--record", record, "--who", "山田", "--source", made.person)
     code, said, err = bench.run(*write)
     assert code == 0 and said["state"] == "valid" and said["who"] == "山田", err
     arguments = ("faceset", "--input", made.clip, "--output", bench.folder / "set", "--size", 128, "--every", 4)
     code, said, err = bench.run(*arguments, "--consent", record)
-    assert code == 4 and "somebody else than the consent record of 山田" in err
+    assert code == 4 and "somebody else than the consent record" in err
     assert not (bench.folder / "set" / consent.FILE).exists()
+    assert not list((bench.folder / "set" / "images").iterdir()), "nothing of that person is kept"
     source = shutil.copytree(made.target, bench.folder / "wrong")
     shutil.copy(record, source / consent.FILE)
     train = (
@@ -562,8 +581,20 @@ def test_faceset_of_somebody_else_than_the_record(bench: Bench) -> None:
 
 def test_training_under_another_record_leaves_the_model_usable(bench: Bench) -> None:
     made, model = bench.made, bench.copy_of_model()
-    source = shutil.copytree(made.source, bench.folder / "source")
-    write = ("consent", "--action", "write", "--record", source / consent.FILE, "--who", "Ann", "--source", made.person)
+    source = Path(shutil.copytree(made.source, bench.folder / "source"))
+    (source / consent.FILE).unlink()  # the declaration that the training made
+    write = (
+        "consent",
+        "--action",
+        "write",
+        "--adult",
+        "--record",
+        source / consent.FILE,
+        "--who",
+        "Ann",
+        "--source",
+        made.person,
+    )
     assert bench.run(*write)[0] == 0
     train = ("train", "--source", source, "--target", made.target, "--model", model, "--steps", STEPS + 1, *TRAINING)
     bench.fails(7, r"model belongs to another consent record .*choose another folder", *train)

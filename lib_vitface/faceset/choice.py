@@ -9,17 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.errors import InputError, NoFaceError
+from lib_vitface.errors import ConsentError, InputError, NoFaceError
 from lib_vitface.faceset import cluster, coverage, finder, record, select
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.writer import FacesetWriter
 from lib_vitface.types import Floats
 
 STRANGER, REPEAT, SURPLUS, THINNED = "stranger", "repeat", "surplus", "thinned"
+UNLIKE = "unlike the consent record's person"
 
 _POOL_FACTOR, _LEAST_POOL = 4, 2000
 _OVERFLOW = 1.5
 _TYPICAL = 0.45  # a face this much above the threshold looks wholly like its person
+
+
+@dataclass(frozen=True)
+class Consenting:
+    """Whose face may be kept: `look` [128] of the consent record, and the least cosine to it."""
+
+    look: Floats
+    least: float
 
 
 @dataclass(frozen=True)
@@ -96,11 +105,17 @@ def _stand_ins(pool: Pool, gone: NDArray[np.int64], chosen: NDArray[np.int64]) -
     return dict(total)
 
 
-def choose(faceset: FacesetWriter, options: FacesetOptions, reference: Floats | None) -> None:
+def choose(
+    faceset: FacesetWriter,
+    options: FacesetOptions,
+    reference: Floats | None,
+    consenting: Consenting | None = None,
+) -> None:
     """Decide on every stored face, note the result, erase strangers and repeats, draw the coverage picture.
 
     `reference` is an embedding of the wanted person, where a picture was named. A faceset that was finished before keeps
-    its person. Raises NoFaceError where nothing is stored, InputError where it is not clear who is meant.
+    its person. Faces unlike the `consenting` person are dropped, and everything where none is left. Raises ConsentError
+    then, NoFaceError where nothing is stored, InputError where it is not clear who is meant.
     """
     pool = Pool.load(faceset, options.size)
     if not len(pool.ids):
@@ -109,7 +124,18 @@ def choose(faceset: FacesetWriter, options: FacesetOptions, reference: Floats | 
     own = np.arange(len(pool.ids))
     if not options.keep_strangers:
         reference = _reference(faceset, options, reference)
-        own = np.flatnonzero(labels == cluster.wanted(pool.embeddings, labels, pool.seen, reference))
+        if reference is None and consenting is not None:
+            own = np.flatnonzero(labels == _most_alike(pool, labels, consenting.look))
+        else:
+            own = np.flatnonzero(labels == cluster.wanted(pool.embeddings, labels, pool.seen, reference))
+    own, unlike = _of(pool, own, consenting)
+    if not len(own):
+        faceset.decide(pool.ids, labels, [UNLIKE] * len(pool.ids), {}, erase=(UNLIKE,))
+        faceset.sweep()
+        raise ConsentError(
+            f"{options.input[0]}: shows somebody else than the consent record; use that person's own clips or the record of the "
+            "person in them."
+        )
     worth = pool.worth * likeness(pool.embeddings, labels)
     landmarks = faceset.landmarks(kept=None)[own]
     fresh = select.duplicates(landmarks, pool.fingerprints[own], worth[own], options.size, options.min_change)
@@ -117,6 +143,7 @@ def choose(faceset: FacesetWriter, options: FacesetOptions, reference: Floats | 
     first = own[stands_for == own]
     chosen = first[_chosen(pool.features, worth, labels, first, options.max_faces)]
     reasons = np.full(len(pool.ids), STRANGER, dtype=object)
+    reasons[unlike] = UNLIKE
     reasons[own] = REPEAT
     reasons[first] = SURPLUS
     reasons[chosen] = record.KEPT
@@ -128,7 +155,7 @@ def choose(faceset: FacesetWriter, options: FacesetOptions, reference: Floats | 
     notes: dict[str, Any] = {"spread": spread}
     if not options.keep_strangers:
         notes["person"] = [float(v) for v in cluster.centre(pool.embeddings[chosen])]
-    faceset.decide(pool.ids, labels, list(reasons), notes, again=again, erase=(STRANGER, REPEAT))
+    faceset.decide(pool.ids, labels, list(reasons), notes, again=again, erase=(STRANGER, REPEAT, UNLIKE))
     faceset.sweep()
     faceset.note("hints", coverage.hints_of(faceset))
     faceset.note("pictures", [coverage.save(faceset).name])
@@ -145,6 +172,21 @@ def _persons(faceset: FacesetWriter, pool: Pool, options: FacesetOptions) -> NDA
         by_folder = np.array([number[names[int(i)]] for i in source], dtype=np.int64)
         return cluster.by_frequency(by_folder, pool.seen)
     return cluster.identities(pool.embeddings, pool.seen)
+
+
+def _most_alike(pool: Pool, labels: NDArray[np.int64], look: Floats) -> int:
+    """The identity number whose mean is nearest to a look."""
+    return int(np.argmax([cluster.centre(pool.embeddings[labels == n]) @ look for n in range(int(labels.max()) + 1)]))
+
+
+def _of(
+    pool: Pool, own: NDArray[np.int64], consenting: Consenting | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places in `own` that are like the consenting person, and those that are not."""
+    if consenting is None:
+        return own, own[:0]
+    alike = pool.embeddings[own] @ consenting.look >= consenting.least
+    return own[alike], own[~alike]
 
 
 def _reference(faceset: FacesetWriter, options: FacesetOptions, named: Floats | None) -> Floats | None:

@@ -32,11 +32,16 @@ _FIXED = ("size", "image_format", "keep_strangers")
 
 
 def extract(
-    options: FacesetOptions, tick: Tick = no_tick, *, is_synthetic: Callable[[Path], bool] | None = None
+    options: FacesetOptions,
+    tick: Tick = no_tick,
+    *,
+    is_synthetic: Callable[[Path], bool] | None = None,
+    consenting: choice.Consenting | None = None,
 ) -> dict[str, Any]:
     """Build, continue or extend a faceset and return `Faceset.summary()`.
 
-    `is_synthetic` tells whether an input is marked as synthetic; its faces are then marked too. Raises InputError for bad
+    `is_synthetic` tells whether an input is marked as synthetic; its faces are then marked too. `consenting` is the
+    person of the consent record; other faces are dropped and counted (ConsentError where that leaves none). Raises InputError for bad
     inputs, NoFaceError where nothing usable is in them, OutputError where the output cannot be written, and what `tick`
     raises to stop; what was committed by then is kept.
     """
@@ -52,7 +57,7 @@ def extract(
         finder = Finder(options)
         reference = None if options.person is None else finder.person(options.person)
         _read_all(faceset, options, found, finder, tick, is_synthetic)
-        choice.choose(faceset, options, reference)
+        choice.choose(faceset, options, reference, consenting)
         return faceset.summary()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lib_vitface import media
 from lib_vitface.errors import InputError
-from lib_vitface.provenance import consent, credentials
+from lib_vitface.provenance import audit, consent, credentials
 from lib_vitface.provenance.foreign import generator_of
 from lib_vitface.provenance.keys import Keys, known_keys
 from lib_vitface.provenance.manifest import read_statement
@@ -29,13 +29,13 @@ def inspect(options: InspectOptions, workspace: Path, tick: Tick = no_tick) -> d
     """
     files = media.list_media(options.input)
     keys = known_keys(workspace)
-    records = {record.id[:8]: record for record in consent.kept(workspace)}
+    whose = consent.names(workspace)
     found = []
     for number, path in enumerate(files):
         tick(number, len(files), path.name)
-        found.append(_look(path, options, keys, records))
+        found.append(_look(path, options, keys, whose))
     tick(len(files), len(files), "")
-    return {"synthetic": all(one["synthetic"] for one in found), "files": found}
+    return {"synthetic": all(one["synthetic"] for one in found), "files": found, "audit_log": audit.verify(workspace)}
 
 
 def is_marked(path: Path) -> bool:
@@ -50,16 +50,13 @@ def is_marked(path: Path) -> bool:
         return False  # what cannot be read is told by whoever reads it whole
 
 
-def _look(
-    path: Path, options: InspectOptions, keys: Keys | None, records: dict[str, consent.ConsentRecord]
-) -> dict[str, Any]:
+def _look(path: Path, options: InspectOptions, keys: Keys | None, whose: dict[str, str]) -> dict[str, Any]:
     pictures = _pictures(path, options.frames)
     mark = read(pictures, None if keys is None else keys.mark, search=options.search)
     generator = generator_of(pictures[0])
     manifest = credentials.read(path)
     said = read_statement(path)
     ids = [mark.record_id or "", *(one.consent_id[:8] for one in (manifest, said) if one is not None)]
-    record = next((records[one] for one in ids if one in records), None)
     claims = any(one is not None and one.is_synthetic for one in (manifest, said))
     return {
         "file": str(path),
@@ -69,7 +66,7 @@ def _look(
         "manifest": None if manifest is None else asdict(manifest),
         "statement": None if said is None else asdict(said),
         "signed_record": read_beside(path, None if keys is None else keys.public),
-        "consent_of": None if record is None else record.who,
+        "consent_of": next((whose[one] for one in ids if one in whose), None),
     }
 
 

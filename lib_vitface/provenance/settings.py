@@ -11,9 +11,10 @@ _RECORD = "Record"
 _FILES = "Files"
 
 STATEMENT = (
-    "I am this person, or I have this adult's consent, and I agree that ViTFace learns this face and puts it into pictures and "
-    "video that are marked as synthetic."
+    "I am this person and an adult, or I have this adult's consent, and I agree that ViTFace learns this face and puts it into "
+    "pictures and video that are marked as synthetic."
 )
+MATERIAL = "The licence of this footage allows that ViTFace learns the face in it, for a demonstration that is marked as synthetic."
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,23 @@ class ConsentOptions:
     record: Path = option(help="File of the record (JSON).", group=_FILES, kind="output")
     action: str = option(
         "show",
-        help="write: make a new record; show: check and print one; revoke: take it back, after which no model made with it "
-        "loads in this workspace.",
+        help="write: make a new record; show: check and print one; revoke: take it back, and delete the facesets and models made "
+        "with it in this workspace.",
         group=_RECORD,
         choices=("write", "show", "revoke"),
     )
+    kind: str = option(
+        "record",
+        help="With write: record (a person agreed) or material (footage whose licence allows it, see --licence).",
+        group=_RECORD,
+        choices=("record", "material"),
+    )
     who: str = option("", help="With write: name of the person.", group=_RECORD)
+    adult: bool = option(
+        False,
+        help="With write: I state that the person is 18 or older. Without this no record is written.",
+        group=_RECORD,
+    )
     source: list[Path] = option(
         [],
         help="With write: clips, photos or folders that show the person; they are looked at, not copied.",
@@ -36,6 +48,11 @@ class ConsentOptions:
         kind="paths",
     )
     statement: str = option(STATEMENT, help="With write: what the person agrees to.", group=_RECORD)
+    licence: str = option("", help="With --kind material: the licence, and where it is stated.", group=_RECORD)
+    uses: str = option(
+        "all", help="With write: what may be made of the face.", group=_RECORD, choices=("all", "video", "pictures")
+    )
+    starts: str = option("", help="With write: first day it holds, as YYYY-MM-DD; empty: today.", group=_RECORD)
     expires: str = option("", help="With write: last day it holds, as YYYY-MM-DD; empty: until revoked.", group=_RECORD)
     person: Path | None = option(
         None,

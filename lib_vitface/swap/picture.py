@@ -38,10 +38,14 @@ def swap_input(
     denoiser: Denoiser | None = None,
 ) -> dict[str, Any]:
     """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one."""
-    frames = options.input.is_dir() and media.is_video(options.output)
-    if frames or media.is_video(options.input):
+    if makes_video(options):
         return swap_video(options, swapper, publisher, store, tick, denoiser)
     return swap_images(options, swapper, publisher, store, tick, denoiser)
+
+
+def makes_video(options: SwapOptions) -> bool:
+    """Whether a video comes out."""
+    return media.is_video(options.input) or (options.input.is_dir() and media.is_video(options.output))
 
 
 def swap_images(

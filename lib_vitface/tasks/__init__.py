@@ -36,7 +36,7 @@ class Task:
         return getattr(import_module(self.module), self.name)
 
 
-_STEPS, _WHOLE, _FACTS = (f"lib_vitface.tasks.{name}" for name in ("steps", "whole", "facts"))
+_STEPS, _WHOLE, _FACTS, _RECORDS = (f"lib_vitface.tasks.{name}" for name in ("steps", "whole", "facts", "records"))
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -49,7 +49,9 @@ TASKS: dict[str, Task] = {
             True,
         ),
         Task("demo", DemoOptions, "The whole way on two sample clips, in about a quarter of an hour.", _WHOLE, True),
-        Task("consent", ConsentOptions, "Write, show or revoke the signed record of who agrees to be cloned.", _STEPS),
+        Task(
+            "consent", ConsentOptions, "Write, show or revoke the signed record of who agrees to be cloned.", _RECORDS
+        ),
         Task("faceset", FacesetOptions, "Clips and photos of a person into a set of aligned faces.", _STEPS, True),
         Task("train", TrainOptions, "Train a model that puts the source's face where the target's was.", _STEPS, True),
         Task("swap", SwapOptions, "Put a trained face into a video, a picture or a folder of pictures.", _STEPS, True),

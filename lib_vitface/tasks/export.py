@@ -7,6 +7,7 @@ from typing import Any
 
 from lib_vitface import media
 from lib_vitface.errors import CheckpointError, InputError
+from lib_vitface.provenance import audit
 from lib_vitface.provenance import consent as records
 from lib_vitface.tasks.settings import ExportOptions
 from lib_vitface.tasks.steps import model_record
@@ -37,6 +38,9 @@ def export(options: ExportOptions, host: Host) -> dict[str, Any]:
         records.save_record(record, beside / records.FILE)
         shutil.rmtree(output, ignore_errors=True)
         beside.replace(output)
+        audit.note(
+            host.workspace, "exported", record=record.id, model=checkpoint.model_id, folder=str(output.resolve())
+        )
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return {

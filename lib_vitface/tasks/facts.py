@@ -8,6 +8,7 @@ from typing import Any
 
 from lib_vitface import assets, device, media
 from lib_vitface.errors import MissingDependencyError
+from lib_vitface.provenance import audit
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.tasks.settings import DoctorOptions
 from lib_vitface.types import Host
@@ -71,6 +72,8 @@ def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
                 "used_for": asset.used_for,
             }
         )
+    log = audit.verify(host.workspace)
+    problems += [log["problem"]] if log["problem"] else []
     codecs = media.encoders()
     if not codecs.get("h264"):
         problems.append("This PyAV cannot encode H.264; install the usual wheel: pip install --force-reinstall av")
@@ -81,6 +84,7 @@ def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
         "codecs": codecs,
         "weights": weights,
         "workspace": str(host.workspace),
+        "audit_log": {"entries": log["entries"], "sound": log["sound"]},
         "not_safe_for_work_filter": "none is installed; material is not checked for nudity",
         "problems": problems,
         "exit_code": MissingDependencyError.exit_code if problems else 0,

@@ -1,120 +1,79 @@
-"""The single steps: `consent`, `faceset`, `train`, `swap`, `evaluate`."""
+"""The single steps: `faceset`, `train`, `swap`, `evaluate`."""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lib_vitface import device, media
-from lib_vitface.errors import CheckpointError, ConsentError, InputError, NoFaceError
+from lib_vitface.errors import CheckpointError, ConsentError, InputError, OutputError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import to_dict
+from lib_vitface.provenance import audit
 from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.consent import ConsentRecord
 from lib_vitface.provenance.keys import open_keys
-from lib_vitface.provenance.settings import STATEMENT, ConsentOptions
+from lib_vitface.provenance.settings import MATERIAL, STATEMENT
 from lib_vitface.swap.denoise_settings import DenoiseOptions
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Denoiser, Floats, Host, Tick, no_tick
+from lib_vitface.types import Denoiser, Face, Floats, Host, Tick, no_tick
 
 if TYPE_CHECKING:
+    from lib_vitface.faceset.store import Faceset
+    from lib_vitface.models.checkpoint import Checkpoint
     from lib_vitface.provenance.publish import Publisher
     from lib_vitface.swap.frame import ModelSwapper
-    from lib_vitface.swap.members import Ensemble
+    from lib_vitface.swap.person import CheckedSwapper
 
-_LOOKS = 40  # pictures of the person a consent record is made of
-
-
-def consent(options: ConsentOptions, host: Host) -> dict[str, Any]:
-    """Write, show or revoke a signed record."""
-    if options.action == "write":
-        if not options.source:
-            raise InputError("--source: name clips or photos of the person; the record says what the face looks like.")
-        if options.record.exists():
-            raise InputError(f"{options.record}: is there already; name another file, or revoke that record first.")
-        look = _reference_look(options, host.tick)
-        record = records.make_record(
-            open_keys(host.workspace), options.who, options.statement, look, expires=options.expires
-        )
-        records.save_record(record, options.record)
-        records.keep(record, host.workspace)
-        return _shown(record, host.workspace)
-    record = records.load_record(options.record)
-    if options.action == "revoke":
-        records.keep(record, host.workspace)
-        records.revoke(record, open_keys(host.workspace), host.workspace)
-    return _shown(record, host.workspace)
-
-
-def _shown(record: ConsentRecord, workspace: Path) -> dict[str, Any]:
-    state = "valid"
-    try:
-        records.check(record, workspace)
-    except ConsentError as error:
-        state = str(error)
-    names = ("id", "kind", "who", "statement", "created", "expires", "public_key")
-    return {**{name: getattr(record, name) for name in names}, "state": state}
-
-
-def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
-    """Mean embedding of the person in the given material."""
-    import numpy as np
-
-    from lib_vitface.faces.analyse import Analyser
-    from lib_vitface.faces.detect import make_detector
-    from lib_vitface.faces.embed import make_embedder
-    from lib_vitface.faces.landmarks import MeshLandmarker
-    from lib_vitface.faceset import cluster
-    from lib_vitface.metrics.source import sample_pictures
-
-    analyser = Analyser(make_detector(), MeshLandmarker(), make_embedder("sface"))
-    reference = None
-    if options.person is not None:
-        reference = next((f.embedding for f in analyser(media.read_image(options.person))), None)
-        if reference is None:
-            raise NoFaceError(f"{options.person}: no face was found on it; give a clear picture of the person.")
-    files = media.list_media(options.source)
-    found: list[Floats] = []
-    for number, path in enumerate(files):
-        tick(number, len(files), path.name)
-        for image in sample_pictures(path, -(-_LOOKS // len(files))):
-            found += [face.embedding for face in analyser(image) if face.embedding is not None]
-    if not found:
-        raise NoFaceError(
-            f"{options.source[0]}: no face was found in the material; give clips or photos of the person."
-        )
-    looks = np.stack(found)
-    labels = cluster.identities(looks)
-    who = cluster.wanted(looks, labels, np.ones(len(looks)), reference)
-    return cluster.centre(looks[labels == who])
+_SAMPLE = 32  # faces of a faceset that are looked at again before training
 
 
 def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
-    """Build or continue a faceset; with a consent record, of that person only."""
+    """Build or continue a faceset; with a consent record (given, or in the faceset already), of that person only."""
+    from lib_vitface.faceset.choice import Consenting
     from lib_vitface.faceset.extract import extract
     from lib_vitface.faceset.store import Faceset
     from lib_vitface.provenance.inspect import is_marked
 
-    record = None
-    if options.consent is not None:
-        record = records.load_record(options.consent)
+    kept = options.output / records.FILE
+    given = options.consent or (kept if kept.exists() else None)
+    if given is None:
+        return extract(options, host.tick, is_synthetic=is_marked)
+    record = records.load_record(given)
+    with _gate(host.workspace, "faceset", record):
         records.check(record, host.workspace)
-    summary = extract(options, host.tick, is_synthetic=is_marked)
-    if record is not None:
+        person = Consenting(np.asarray(record.reference, np.float32), records.SAME_FACE)
+        summary = extract(options, host.tick, is_synthetic=is_marked, consenting=person)
         with Faceset.open(options.output) as made:
             records.check_person(record, made.mean_embedding(), options.output)
-        records.save_record(record, options.output / records.FILE)
-        records.keep(record, host.workspace)
-    return summary
+    records.save_record(record, kept)
+    records.keep(record, host.workspace)
+    inputs = [str(path.resolve()) for path in options.input]
+    facts = {"folder": str(options.output.resolve()), "faces": summary["faces"], "dropped": summary["dropped"]}
+    audit.note(host.workspace, "faceset built", record=record.id, inputs=inputs, **facts)
+    return {**summary, "consent_record": record.id}
 
 
-def train(options: TrainOptions, host: Host, who: str = "") -> dict[str, Any]:
-    """Train or train on, as a job of the workspace. `who` is named in a declaration, where one has to be made."""
+@contextmanager
+def _gate(workspace: Path, task: str, record: ConsentRecord | None = None) -> Iterator[None]:
+    """Notes in the audit log what a gate refused."""
+    try:
+        yield
+    except ConsentError as error:
+        audit.note(workspace, "refused", task=task, reason=str(error), record=None if record is None else record.id)
+        raise
+
+
+def train(options: TrainOptions, host: Host, who: str = "", licence: str = "") -> dict[str, Any]:
+    """Train or train on, as a job of the workspace. `who` is named in a declaration, where one has to be made; with `licence` it
+    says that the footage's licence allows it."""
     from lib_vitface.faceset.store import Faceset
     from lib_vitface.faceset.writer import sole_right
     from lib_vitface.jobs import JobStore
@@ -123,7 +82,8 @@ def train(options: TrainOptions, host: Host, who: str = "") -> dict[str, Any]:
 
     with Faceset.open(options.target):
         pass  # says what is wrong with it before anything is made
-    record = _training_record(options, host, who)
+    with _gate(host.workspace, "train"):
+        record = _training_record(options, host, who, licence)
     _check_model(options.model, record)
     keys = open_keys(host.workspace)
     publisher = Publisher(record.id, "preview", keys.mark)
@@ -132,10 +92,20 @@ def train(options: TrainOptions, host: Host, who: str = "") -> dict[str, Any]:
     job = store.find("train", key) or store.create("train", key)
     with sole_right(options.model), store.claim(job.id) as claim, host.exclusive():
         records.save_record(record, options.model / records.FILE)
+        _bind(record, options, host.workspace)
         result = run(options, _both(host.tick, claim.progress), consent_id=record.id, publish=publisher.image)
         claim.finish(result)
         device.release_memory(device.pick_device(options.device))
     return {**result, "consent": record.id, "job": job.id}
+
+
+def _bind(record: ConsentRecord, options: TrainOptions, workspace: Path) -> None:
+    """Faceset and model are known as the record's from now on: in the audit log, and the faceset by its own copy."""
+    if not (options.source / records.FILE).exists():
+        with suppress(OutputError):  # a faceset on a disk that cannot be written
+            records.save_record(record, options.source / records.FILE)
+    for folder, what in ((options.source, "faceset used"), (options.model, "training begun")):
+        audit.note(workspace, what, record=record.id, folder=str(folder.resolve()))
 
 
 def _both(first: Tick, second: Tick) -> Tick:
@@ -146,21 +116,36 @@ def _both(first: Tick, second: Tick) -> Tick:
     return tick
 
 
-def _training_record(options: TrainOptions, host: Host, who: str) -> ConsentRecord:
+def _training_record(options: TrainOptions, host: Host, who: str, licence: str) -> ConsentRecord:
     """The record of the source faceset, else the model's own, else a declaration made and signed now."""
     from lib_vitface.faceset.store import Faceset
 
     with Faceset.open(options.source) as source:
-        look = source.mean_embedding()
+        look, seen = source.mean_embedding(), sampled_looks(source)
     for folder in (options.source, options.model):
         if (folder / records.FILE).exists():
             record = records.load_record(folder / records.FILE)
             break
     else:
-        record = declare(host.workspace, look, who)
+        record = declare(host.workspace, look, who, licence)
     records.check(record, host.workspace)
     records.check_person(record, look, options.source)
+    records.check_share(record, seen, options.source)
     return record
+
+
+def sampled_looks(faceset: Faceset) -> Floats:
+    """Embeddings `[N, 128]` of some of the kept faces, of the pixels that lie there now: the index may tell of others."""
+    from lib_vitface.faces.embed import make_embedder
+    from lib_vitface.faces.landmarks import five_points
+
+    ids = faceset.columns("id")["id"]
+    chosen = ids[np.unique(np.linspace(0, len(ids) - 1, _SAMPLE).round().astype(int))]
+    embedder, found = make_embedder("sface"), []
+    for one in faceset.records(ids=[int(k) for k in chosen]):
+        box = np.array([0, 0, one.size, one.size], np.float32)
+        found.append(embedder(faceset.image(one), Face(box, 1.0, five_points(one.landmarks))))
+    return np.stack(found)
 
 
 def _check_model(folder: Path, record: ConsentRecord) -> None:
@@ -171,9 +156,13 @@ def _check_model(folder: Path, record: ConsentRecord) -> None:
         raise CheckpointError(f"{folder} belongs to another consent record ({found}); choose another folder.")
 
 
-def declare(workspace: Path, look: Floats, who: str = "") -> ConsentRecord:
-    """Whoever starts the work says that it is their own face, or that they have its owner's consent; signed and kept."""
-    record = records.make_record(open_keys(workspace), who or _user(), STATEMENT, look, kind="declaration")
+def declare(workspace: Path, look: Floats, who: str = "", licence: str = "") -> ConsentRecord:
+    """Whoever starts the work says that it is their own face, or that they have its owner's consent, or that the footage's
+    `licence` allows it; signed and kept."""
+    kind, statement = ("material", MATERIAL) if licence else ("declaration", STATEMENT)
+    keys = open_keys(workspace)
+    record = records.make_record(keys, who or _user(), statement, look, kind=kind, licence=licence, proof="faceset")
+    audit.note(workspace, "record written", record=record.id, who=record.who, kind=record.kind)
     records.keep(record, workspace)
     return record
 
@@ -187,23 +176,28 @@ def _user() -> str:
 
 def model_record(folder: Path, consent_id: str | None, workspace: Path) -> ConsentRecord:
     """The record a model carries. Raises `ConsentError` where it is missing, another's, changed, expired or revoked."""
-    record = records.load_record(folder / records.FILE)
-    if record.id != consent_id:
-        raise ConsentError(
-            f"{folder}: its consent record is not the one it was trained under; put the right {records.FILE} back."
-        )
-    records.check(record, workspace)
+    with _gate(workspace, "model"):
+        record = records.load_record(folder / records.FILE)
+        if record.id != consent_id:
+            raise ConsentError(
+                f"{folder}: its consent record is not the one it was trained under; put the right {records.FILE} back."
+            )
+        records.check(record, workspace)
     return record
 
 
-def publisher_of(model: Path, workspace: Path) -> Publisher:
-    """The door for what a model makes; it opens only where the model's consent record holds (see `model_record`)."""
+def publisher_of(model: Path, workspace: Path, use: str = "") -> Publisher:
+    """The door for what a model makes; it opens only where the model's consent record holds (see `model_record`), and covers the
+    `use`, where one is named."""
     from lib_vitface.models.checkpoint import open_model
     from lib_vitface.provenance.publish import Publisher
     from lib_vitface.provenance.sealing import open_seal
 
     checkpoint = open_model(model)
     record = model_record(model, checkpoint.consent_id, workspace)
+    if use:
+        with _gate(workspace, "swap", record):
+            records.check_use(record, use)
     return Publisher(record.id, checkpoint.model_id, open_keys(workspace).mark, open_seal(workspace))
 
 
@@ -234,51 +228,57 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     """Swap a video, a picture or a folder of pictures."""
     from lib_vitface.jobs import JobStore
     from lib_vitface.models.checkpoint import open_model
-    from lib_vitface.swap.picture import swap_input
+    from lib_vitface.swap.picture import makes_video, swap_input
 
     media.list_media([options.input])  # says at once what is wrong with the input, before a model is loaded
-    publisher = publisher_of(options.model, host.workspace)
+    publisher = publisher_of(options.model, host.workspace, "video" if makes_video(options) else "pictures")
     checkpoint = open_model(options.model)
     with host.exclusive(), device.PeakMemory() as memory:
         denoiser = denoiser_of(options, host, options.device)
         swapper = open_swapper(options, host.workspace, host.tick)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser)
+        likeness = swapper.likeness()
         used = [member.network.device for member in members_of(swapper)]
         del swapper
         for one in used:
             device.release_memory(one)
+    _note_swap(options, host.workspace, checkpoint)
     return {
         **result,
+        "likeness": likeness,
         "peak_memory_mb": round(memory.peak_bytes / 2**20),
         "model_id": checkpoint.model_id,
         "consent": checkpoint.consent_id,
     }
 
 
-def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) -> ModelSwapper | Ensemble:
-    """The model that the options ask for, or several as one. Consent is asked for each model, and for each further reference.
+def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) -> CheckedSwapper:
+    """The model that the options ask for, or several as one, which watches whose face it draws. Consent is asked for each model,
+    and for each further reference.
 
     Raises `ConsentError`, `CheckpointError` where models do not go together or hold no such weights, `InputError`.
     """
-    import numpy as np
-
     from lib_vitface.models.checkpoint import open_model
     from lib_vitface.swap.frame import ModelSwapper
     from lib_vitface.swap.members import Ensemble, shares_of
+    from lib_vitface.swap.person import CheckedSwapper
     from lib_vitface.swap.references import reference_views
 
     checkpoints = [open_model(folder) for folder in (options.model, *options.also)]
     main = checkpoints[0]
     record = model_record(options.model, main.consent_id, workspace)
-    for other in checkpoints[1:]:
-        if other.consent_id != main.consent_id:
-            raise ConsentError(f"{other.folder}: belongs to another consent record than {main.folder}; leave it out.")
-        model_record(other.folder, other.consent_id, workspace)
     views = []
-    for path in options.references:
-        pictures, look = reference_views(path, main.config.resolution, tick)
-        records.check_person(record, look, path)
-        views.append(pictures)
+    with _gate(workspace, "swap", record):
+        for other in checkpoints[1:]:
+            if other.consent_id != main.consent_id:
+                raise ConsentError(
+                    f"{other.folder}: belongs to another consent record than {main.folder}; leave it out."
+                )
+            model_record(other.folder, other.consent_id, workspace)
+        for path in options.references:
+            pictures, look = reference_views(path, main.config.resolution, tick)
+            records.check_person(record, look, path)
+            views.append(pictures)
     part = {"last": "weights"}.get(options.weights, options.weights)
     if part == "soup" and (lacking := next((c.folder for c in checkpoints if part not in c.files), None)) is not None:
         raise CheckpointError(f"{lacking}: holds no averaged weights; train it on with --soup first.")
@@ -293,12 +293,26 @@ def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) ->
         )
         for checkpoint in checkpoints
     ]
-    return members[0] if len(members) == 1 else Ensemble(members, shares_of(checkpoints))
+    swapper = members[0] if len(members) == 1 else Ensemble(members, shares_of(checkpoints))
+    reference = np.asarray(record.reference, np.float32)
+    others = [one for one in records.kept(workspace) if one.likeness(reference) < records.SAME_PERSON]
+
+    def refused(reason: str) -> None:
+        audit.note(workspace, "refused", task="swap", reason=reason, record=record.id)
+
+    return CheckedSwapper(swapper, record, others, refused)
 
 
-def members_of(swapper: ModelSwapper | Ensemble) -> Sequence[ModelSwapper]:
+def members_of(swapper: CheckedSwapper) -> Sequence[ModelSwapper]:
     """The single models of what `open_swapper` gave."""
-    return getattr(swapper, "members", None) or [swapper]
+    return getattr(swapper.inner, "members", None) or [swapper.inner]
+
+
+def _note_swap(options: SwapOptions, workspace: Path, checkpoint: Checkpoint) -> None:
+    facts = {"model": checkpoint.model_id, "output": str(options.output.resolve())}
+    if not options.label:
+        facts["no_label"] = options.label_reason.strip()
+    audit.note(workspace, "swapped", record=checkpoint.consent_id, **facts)
 
 
 def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
@@ -320,13 +334,15 @@ def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
 
 
 __all__: list[str] = [
-    "consent",
     "declare",
     "denoiser_of",
     "evaluate",
     "faceset",
+    "members_of",
     "model_record",
+    "open_swapper",
     "publisher_of",
+    "sampled_looks",
     "swap",
     "train",
 ]

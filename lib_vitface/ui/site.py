@@ -19,7 +19,7 @@ from lib_vitface.types import Denoiser, Host, Tick, no_tick
 
 UPLOAD_LIMIT = 2 << 30
 UPLOAD_COUNT = 500
-PRIVATE = ("keys", "jobs.sqlite3")
+PRIVATE = ("keys", "jobs.sqlite3", "audit.sqlite3")
 _COPY = 1 << 20
 
 

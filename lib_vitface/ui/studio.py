@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lib_vitface.faces.analyse import Analyser
     from lib_vitface.faces.parse import Hand
     from lib_vitface.provenance.publish import Publisher
-    from lib_vitface.swap.frame import ClipSwapper
+    from lib_vitface.swap.person import CheckedSwapper
 
 LARGEST_SIDE = 8192
 _OF_VIDEO = {
@@ -75,7 +75,7 @@ class Result:
 @dataclass
 class _Loaded:
     key: str
-    swapper: ClipSwapper
+    swapper: CheckedSwapper
     publisher: Publisher
 
 
@@ -178,7 +178,7 @@ class Studio:
         from lib_vitface.swap.video import identity
         from lib_vitface.tasks.steps import open_swapper, publisher_of
 
-        publisher = publisher_of(options.model, self.site.workspace)  # asks for consent each time
+        publisher = publisher_of(options.model, self.site.workspace, "pictures")  # asks for consent each time
         folders = (options.model, *options.also, *options.references)
         chosen = (options.device, options.backend, options.weights, options.network_size)
         key = f"{[(str(folder), identity(folder)) for folder in folders]} {chosen}"

@@ -16,6 +16,7 @@ from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.keys import open_keys
 from lib_vitface.provenance.settings import STATEMENT, ConsentOptions
 from lib_vitface.tasks import steps
+from lib_vitface.tasks.records import consent
 from lib_vitface.types import Host
 
 
@@ -36,7 +37,7 @@ def asked(record: Path, **more: object) -> ConsentOptions:
 
 def test_write_show_revoke(photos: Path, tmp_path: Path) -> None:
     host, path = Host(tmp_path / "space"), tmp_path / "記録.json"
-    written = steps.consent(asked(path, action="write", who="山田", source=[photos], expires="2999-12-31"), host)
+    written = consent(asked(path, action="write", adult=True, who="山田", source=[photos], expires="2999-12-31"), host)
     assert (written["state"], written["who"], written["expires"], written["kind"]) == (
         "valid",
         "山田",
@@ -46,19 +47,22 @@ def test_write_show_revoke(photos: Path, tmp_path: Path) -> None:
     assert written["statement"] == STATEMENT
     record = records.load_record(path)
     assert [r.id for r in records.kept(host.workspace)] == [record.id] == [written["id"]]
-    assert steps.consent(asked(path), host) == written
-    revoked = steps.consent(asked(path, action="revoke"), host)
-    assert "was revoked" in revoked["state"] and steps.consent(asked(path), host) == revoked
-    assert steps.consent(asked(path), Host(tmp_path / "another"))["state"] == "valid", (
-        "it is this workspace that was told"
-    )
+    assert consent(asked(path), host) == written
+    revoked = consent(asked(path, action="revoke"), host)
+    assert "was revoked" in revoked["state"] and (revoked.pop("deleted"), revoked.pop("left")) == ([], [])
+    assert consent(asked(path), host) == revoked
+    assert records.kept(host.workspace) == [], "the workspace's copy held the person's reference"
+    assert records.names(host.workspace)[record.id[:8]].startswith("山田 (revoked on ")
+    assert consent(asked(path), Host(tmp_path / "another"))["state"] == "valid", "it is this workspace that was told"
 
 
 def test_the_person_seen_most_is_meant_or_the_one_on_the_picture(photos: Path, tmp_path: Path) -> None:
     host = Host(tmp_path / "space")
-    steps.consent(asked(tmp_path / "a.json", action="write", who="A", source=[photos]), host)
-    steps.consent(asked(tmp_path / "b.json", action="write", who="B", source=[photos], person=photos / "7.png"), host)
-    steps.consent(asked(tmp_path / "c.json", action="write", who="C", source=[photos / "0.png"]), host)
+    consent(asked(tmp_path / "a.json", action="write", adult=True, who="A", source=[photos]), host)
+    consent(
+        asked(tmp_path / "b.json", action="write", adult=True, who="B", source=[photos], person=photos / "7.png"), host
+    )
+    consent(asked(tmp_path / "c.json", action="write", adult=True, who="C", source=[photos / "0.png"]), host)
     a, b, c = (np.asarray(records.load_record(tmp_path / f"{n}.json").reference) for n in "abc")
     assert a @ c > 0.8 and b @ c < records.SAME_PERSON
     assert np.linalg.norm(a) == pytest.approx(1, abs=1e-3)
@@ -67,16 +71,16 @@ def test_the_person_seen_most_is_meant_or_the_one_on_the_picture(photos: Path, t
 def test_what_cannot_be_written(photos: Path, tmp_path: Path) -> None:
     host, path = Host(tmp_path / "space"), tmp_path / "r.json"
     with pytest.raises(InputError, match="--source"):
-        steps.consent(asked(path, action="write", who="A"), host)
+        consent(asked(path, action="write", adult=True, who="A"), host)
     with pytest.raises(InputError, match="--who"):
-        steps.consent(asked(path, action="write", source=[photos]), host)
+        consent(asked(path, action="write", adult=True, source=[photos]), host)
     media.write_image(tmp_path / "blank.png", np.zeros((200, 200, 3), np.uint8))
     with pytest.raises(NoFaceError, match="blank"):
-        steps.consent(asked(path, action="write", who="A", source=[tmp_path / "blank.png"]), host)
+        consent(asked(path, action="write", adult=True, who="A", source=[tmp_path / "blank.png"]), host)
     with pytest.raises(NoFaceError, match="blank"):
-        steps.consent(asked(path, action="write", who="A", source=[photos], person=tmp_path / "blank.png"), host)
+        consent(asked(path, action="write", adult=True, who="A", source=[photos], person=tmp_path / "blank.png"), host)
     with pytest.raises(ConsentError, match="no consent record"):
-        steps.consent(asked(path, action="revoke"), host)
+        consent(asked(path, action="revoke"), host)
     assert not path.exists()
 
 

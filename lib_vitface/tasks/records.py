@@ -1,0 +1,113 @@
+"""The `consent` task: writing, showing and revoking records, and the prompts of a live clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib_vitface import media
+from lib_vitface.errors import ConsentError, InputError, NoFaceError
+from lib_vitface.provenance import audit
+from lib_vitface.provenance import consent as records
+from lib_vitface.provenance.consent import ConsentRecord
+from lib_vitface.provenance.keys import open_keys
+from lib_vitface.provenance.settings import ConsentOptions
+from lib_vitface.tasks.erasure import erase
+from lib_vitface.types import Floats, Host, Tick
+
+_LOOKS = 40  # pictures of the person a consent record is made of
+
+
+def consent(options: ConsentOptions, host: Host) -> dict[str, Any]:
+    """Write, show or revoke a signed record."""
+    if options.action == "write":
+        return _write(options, host)
+    record = records.load_record(options.record)
+    if options.action == "revoke":
+        records.revoke(record, open_keys(host.workspace), host.workspace)
+        return {**_shown(record, host.workspace), **erase(record.id, host.workspace)}
+    return _shown(record, host.workspace)
+
+
+def _write(options: ConsentOptions, host: Host) -> dict[str, Any]:
+    if not options.source:
+        raise InputError("--source: name clips or photos of the person; the record says what the face looks like.")
+    if options.record.exists():
+        raise InputError(f"{options.record}: is there already; name another file, or revoke that record first.")
+    media.check_place(options.record)
+    look = _reference_look(options, host.tick)
+    record = records.make_record(
+        open_keys(host.workspace),
+        options.who,
+        options.statement,
+        look,
+        expires=options.expires,
+        kind=options.kind,
+        starts=options.starts,
+        uses=records.USES if options.uses == "all" else (options.uses,),
+        adult=options.adult,
+        licence=options.licence,
+    )
+    audit.note(host.workspace, "record written", record=record.id, who=record.who, kind=record.kind)
+    records.save_record(record, options.record)
+    records.keep(record, host.workspace)
+    return _shown(record, host.workspace)
+
+
+def _shown(record: ConsentRecord, workspace: Path) -> dict[str, Any]:
+    state = "valid"
+    try:
+        records.check(record, workspace)
+    except ConsentError as error:
+        state = str(error)
+    names = (
+        "id",
+        "kind",
+        "who",
+        "statement",
+        "licence",
+        "adult",
+        "uses",
+        "created",
+        "starts",
+        "expires",
+        "proof",
+        "public_key",
+    )
+    return {**{name: getattr(record, name) for name in names}, "state": state}
+
+
+def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
+    """Mean embedding of the person in the given material."""
+    import numpy as np
+
+    from lib_vitface.faces.analyse import Analyser
+    from lib_vitface.faces.detect import make_detector
+    from lib_vitface.faces.embed import make_embedder
+    from lib_vitface.faces.landmarks import MeshLandmarker
+    from lib_vitface.faceset import cluster
+    from lib_vitface.metrics.source import sample_pictures
+
+    analyser = Analyser(make_detector(), MeshLandmarker(), make_embedder("sface"))
+    reference = None
+    if options.person is not None:
+        reference = next((f.embedding for f in analyser(media.read_image(options.person))), None)
+        if reference is None:
+            raise NoFaceError(f"{options.person}: no face was found on it; give a clear picture of the person.")
+    files = media.list_media(options.source)
+    found: list[Floats] = []
+    for number, path in enumerate(files):
+        tick(number, len(files), path.name)
+        for image in sample_pictures(path, -(-_LOOKS // len(files))):
+            found += [face.embedding for face in analyser(image) if face.embedding is not None]
+    if not found:
+        raise NoFaceError(
+            f"{options.source[0]}: no face was found in the material; give clips or photos of the person."
+        )
+    looks = np.stack(found)
+    labels = cluster.identities(looks)
+    who = cluster.wanted(looks, labels, np.ones(len(looks)), reference)
+    return cluster.centre(looks[labels == who])
+
+
+__all__ = ["consent"]

@@ -1,0 +1,100 @@
+"""The audit log: only added to, and every kind of tampering shows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lib_vitface.provenance import audit
+from lib_vitface.provenance.keys import open_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    for number in range(5):
+        audit.note(tmp_path, "swapped" if number % 2 else "faceset built", record=f"{number:032x}", who="山田")
+    return tmp_path
+
+
+def change(space: Path, *statements: str) -> None:
+    """As somebody would who has the file: without the triggers."""
+    with closing(sqlite3.connect(space / audit.FILE)) as log:
+        for name in ("kept", "kept_unchanged"):
+            log.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            log.execute(statement)
+        log.commit()
+
+
+def test_entries_are_kept_in_order(space: Path) -> None:
+    found = audit.entries(space)
+    assert [one["number"] for one in found] == [1, 2, 3, 4, 5] and found[4]["who"] == "山田"
+    assert [one["number"] for one in audit.entries(space, "swapped")] == [2, 4]
+    assert audit.verify(space) == {"entries": 5, "sound": True, "problem": ""}
+
+
+def test_without_a_log_nothing_is_made(tmp_path: Path) -> None:
+    assert audit.verify(tmp_path / "no") == {"entries": 0, "sound": True, "problem": ""}
+    assert audit.entries(tmp_path / "no") == [] and audit.latest_day(tmp_path / "no") == ""
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM entries WHERE number = 5", "UPDATE entries SET day = '2000-01-01'"])
+def test_the_file_itself_only_takes_more(space: Path, statement: str) -> None:
+    with (
+        closing(sqlite3.connect(space / audit.FILE)) as log,
+        pytest.raises(sqlite3.IntegrityError, match="append only"),
+    ):
+        log.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (lambda s: change(s, "UPDATE entries SET body = replace(body, '山田', 'X') WHERE number = 3"), "entry 3 was changed"),
+        (lambda s: change(s, "DELETE FROM entries WHERE number = 2"), "entry 2 is missing"),
+        (lambda s: change(s, "DELETE FROM entries WHERE number = 5"), "it ends after entry 4, and 5 were in it"),
+        (lambda s: (s / audit.FILE).unlink(), "it is gone; 5 entries were in it"),
+        (lambda s: (s / audit.FILE).write_bytes(b"rubbish" * 1000), "it cannot be read"),
+    ],
+)  # fmt: skip
+def test_tampering_shows(space: Path, tamper: Callable[[Path], None], words: str) -> None:
+    tamper(space)
+    found = audit.verify(space)
+    assert not found["sound"] and words in found["problem"] and "was tampered with" in found["problem"]
+
+
+def test_a_chain_that_was_computed_anew_is_not_signed(space: Path) -> None:
+    """Hashes can be made by anybody."""
+    with closing(sqlite3.connect(space / audit.FILE)) as log:
+        before, body = log.execute("SELECT before, body FROM entries WHERE number = 5").fetchone()
+    body = json.dumps({**json.loads(body), "who": "X"}, sort_keys=True, ensure_ascii=False)
+    digest = audit._hash(before, body)
+    change(space, f"UPDATE entries SET body = '{body}', hash = '{digest}' WHERE number = 5")
+    assert "entry 5 was not signed by this workspace" in audit.verify(space)["problem"]
+
+
+def test_an_entry_whose_note_was_killed_is_sound(space: Path) -> None:
+    head = (space / "keys" / "audit.head").read_bytes()
+    audit.note(space, "swapped")
+    (space / "keys" / "audit.head").write_bytes(head)
+    assert audit.verify(space) == {"entries": 6, "sound": True, "problem": ""}
+
+
+def test_several_processes_make_one_chain(tmp_path: Path) -> None:
+    open_keys(tmp_path)
+    program = "import sys; from pathlib import Path; from lib_vitface.provenance import audit\n" + (
+        "for k in range(10): audit.note(Path(sys.argv[1]), 'swapped', k=k)"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert audit.verify(tmp_path) == {"entries": 30, "sound": True, "problem": ""}
