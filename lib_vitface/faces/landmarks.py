@@ -68,10 +68,6 @@ class MeshLandmarker:
         landmarks = align.apply(align.invert(matrix), raw).astype(np.float32)
         return replace(with_landmarks(face, landmarks), presence=float(1 / (1 + np.exp(-np.clip(logit, -60, 60)))))
 
-    def iris_points(self, image: Image, face: Face) -> Floats:
-        """Irises `[2, 5, 2]` in frame pixels, viewer's left first: centre, then four points of the rim."""
-        return np.stack([self._eyes(image, face, left)[1][:, :2] for left in (False, True)]).astype(np.float32)
-
 
 class EyeNet:
     """Eye contour and iris of one eye (Ablavatski et al. 2020, arXiv:2006.11341)."""
@@ -90,6 +86,10 @@ class EyeNet:
         contour = next(r for r in results if r.size == 71 * 3).reshape(71, 3)
         iris = next(r for r in results if r.size == 5 * 3).reshape(5, 3)
         return align.apply(back, contour), align.apply(back, iris)
+
+    def irises(self, image: Image, face: Face) -> Floats:
+        """Irises `[2, 5, 2]` in frame pixels, viewer's left first: centre, then four points of the rim."""
+        return np.stack([self(image, face, left)[1][:, :2] for left in (False, True)]).astype(np.float32)
 
     def refine(self, image: Image, face: Face) -> Face:
         """The face with lids moved (x and y) to where this network sees them; the face mesh alone leaves closed eyes ajar.

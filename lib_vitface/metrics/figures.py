@@ -114,6 +114,7 @@ def _geometry(record: Record) -> dict[str, Any]:
     return {
         "landmark_distance": spread([f.landmark_distance for f in frames]),
         "pose_error_deg": spread([f.pose_error_deg for f in frames]),
+        "gaze_distance": spread(gazes) if (gazes := _known([f.gaze_distance for f in frames])) else None,
         "expression": geometry.expression_scores(
             np.stack([f.expression[0] for f in frames]), np.stack([f.expression[1] for f in frames])
         ),
@@ -202,6 +203,7 @@ def per_frame(record: Record, source: Sequence[SourceFace]) -> dict[str, list[An
         "target_cosine": _column(scores.target),
         "landmark_distance": _column([f.landmark_distance for f in frames]),
         "pose_error_deg": _column([f.pose_error_deg for f in frames]),
+        "gaze_distance": _column([math.nan if f.gaze_distance is None else f.gaze_distance for f in frames]),
         "sharpness_result": _column([f.sharpness[0] for f in frames]),
         "sharpness_target": _column([f.sharpness[1] for f in frames]),
         "flicker_frame": [index for index, _ in record.flicker],
@@ -218,6 +220,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     data = np.asarray(values, dtype=np.float64)
     low, median, high = (float(v) for v in np.percentile(data, (5, 50, 95)))
     return {"median": median, "mean": float(data.mean()), "p5": low, "p95": high}
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [v for v in values if v is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -22,6 +22,9 @@ _LIPS_GAP = (13, 14)
 _BROW_EYE = {"right": (105, 159), "left": (334, 386)}
 _MOVES = 0.01  # a measure of the target that varies less than this shows no expression to correlate with
 
+_SHUT = 0.10  # lid gap in widths of the eye below which it does not look anywhere
+_AWAY_DEG = 45.0  # an eye turned further away shows no iris to go by
+
 Values = NDArray[np.float64]
 
 
@@ -41,6 +44,32 @@ def pose_error(result: Pose, target: Pose) -> float:
     """Mean absolute difference of yaw, pitch and roll in degrees."""
     gaps = (np.asarray(result) - np.asarray(target) + 180) % 360 - 180
     return float(np.abs(gaps).mean())
+
+
+def gaze(irises: Floats, landmarks: Floats, yaw_deg: float = 0.0) -> Values:
+    """Where each eye looks `[2, 2]`, the person's right eye first: the iris from the middle between its corners, along their line
+    and across it, in widths of the eye; NaN for an eye that is closed or turned away. `irises` `[2, N, 2]`, centres first.
+    """
+    found = np.full((2, 2), np.nan)
+    for eye, side in enumerate(("right", "left")):
+        corners = landmarks[list(_LID_CORNERS[side]), :2].astype(np.float64)
+        along = corners[1] - corners[0]
+        width = float(np.linalg.norm(along))
+        lids = [np.linalg.norm(landmarks[a, :2] - landmarks[b, :2]) for a, b in _LID_PAIRS[side]]
+        away = -yaw_deg if side == "right" else yaw_deg
+        if width < 1 or float(np.mean(lids)) < _SHUT * width or away > _AWAY_DEG:
+            continue
+        along /= width
+        offset = irises[eye, 0] - corners.mean(axis=0)
+        found[eye] = np.array([offset @ along, offset @ np.array([-along[1], along[0]])]) / width
+    return found
+
+
+def gaze_distance(result: Values, target: Values) -> float | None:
+    """Mean distance of the gazes `[2, 2]` of the eyes that are seen in both, in widths of the eye; None where there is none."""
+    gaps = np.linalg.norm(result - target, axis=1)
+    known = gaps[np.isfinite(gaps)]
+    return float(known.mean()) if len(known) else None
 
 
 def expression(landmarks: Floats) -> Values:

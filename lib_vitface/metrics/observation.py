@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.faces import align
 from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.landmarks import EyeNet
 from lib_vitface.faces.track import overlap
 from lib_vitface.metrics import geometry, image, temporal
 from lib_vitface.metrics.alignment import FramePair
@@ -42,6 +43,7 @@ class FrameScores:
     pose: Pose
     landmark_distance: float
     pose_error_deg: float
+    gaze_distance: float | None  # in widths of the eye; None where no eye is open in both
     expression: tuple[NDArray[np.float64], NDArray[np.float64]]
     sharpness: tuple[float, float]
     outside_error: float  # mean squared, beyond the crop a swapper may touch
@@ -62,6 +64,7 @@ class Observer:
         self.embedder = embedder
         self.features = features
         self.same_person = same_person
+        self._eyes = EyeNet()
 
     def look(self, pair: FramePair) -> Sighting | None:
         """The replaced face; None where the target shows no face."""
@@ -92,6 +95,10 @@ class Observer:
             pose=target_pose,
             landmark_distance=geometry.landmark_distance(result.landmarks, target.landmarks),
             pose_error_deg=geometry.pose_error(result_pose, target_pose),
+            gaze_distance=geometry.gaze_distance(
+                geometry.gaze(self._eyes.irises(*both[0]), result.landmarks, result_pose.yaw_deg),
+                geometry.gaze(self._eyes.irises(*both[1]), target.landmarks, target_pose.yaw_deg),
+            ),
             expression=(geometry.expression(result.landmarks), geometry.expression(target.landmarks)),
             sharpness=(image.sharpness(_face_part(crops[0], points)), image.sharpness(_face_part(crops[1], points))),
             outside_error=outside_error(pair, matrix),

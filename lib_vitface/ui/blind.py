@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_vitface.errors import InputError, OutputError
+from lib_vitface.metrics.votes import win_rate
 from lib_vitface.types import Image
 from lib_vitface.ui import footage, markup
 from lib_vitface.ui.site import Site
@@ -52,21 +53,36 @@ def vote(site: Site, key: Any, choice: str) -> str:
     return markup.message(told, "good") + tally(site)
 
 
-def tally(site: Site) -> str:
-    """All votes so far."""
-    counts: Counter[tuple[str, str]] = Counter()
+def counts(site: Site) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """Votes by pair of results: for the first, for the second, and of no difference."""
     try:
         lines = (site.workspace / FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
-        return markup.message("No vote has been cast yet.")
+        return {}
+    found: dict[tuple[str, str], Counter[str]] = {}
     for line in lines:
         try:
             one = json.loads(line)
-            names = sorted((one["left"], one["right"]))
-            winner = {"left": one["left"], "right": one["right"]}.get(one["vote"], "no difference")
-            counts[(f"{names[0]} and {names[1]}", winner)] += 1
+            first, second = sorted((str(one["left"]), str(one["right"])))
+            winner = {"left": one["left"], "right": one["right"]}.get(one["vote"], "")
         except (ValueError, KeyError, TypeError):
             continue  # a line that was cut when the disk was full
-    return markup.table(
-        [(pair, winner, n) for (pair, winner), n in sorted(counts.items())], ("Results", "Better", "Votes")
-    )
+        found.setdefault((first, second), Counter())[str(winner)] += 1
+    return {pair: (votes[pair[0]], votes[pair[1]], votes[""]) for pair, votes in found.items()}
+
+
+def tally(site: Site) -> str:
+    """All votes so far, with the share of each pair's first result and the interval it lies in with 95 % confidence."""
+    rows = []
+    for (first, second), (wins, losses, ties) in sorted(counts(site).items()):
+        share, low, high = win_rate(wins, losses)
+        told = f"{share:.0%} ({low:.0%} to {high:.0%})" if wins + losses else "–"
+        rows.append((first, second, wins, losses, ties, told, _verdict(low, high)))
+    if not rows:
+        return markup.message("No vote has been cast yet.")
+    head = ("First", "Second", "First better", "Second better", "No difference", "First wins (95 %)", "So far")
+    return markup.table(rows, head)
+
+
+def _verdict(low: float, high: float) -> str:
+    return "the first is better" if low > 0.5 else "the second is better" if high < 0.5 else "not decided"

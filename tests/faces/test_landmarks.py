@@ -14,7 +14,7 @@ from lib_vitface.assets import locate
 from lib_vitface.faces import align, mesh
 from lib_vitface.faces.analyse import MIN_PRESENCE, Analyser
 from lib_vitface.faces.detect import make_detector
-from lib_vitface.faces.landmarks import MeshLandmarker, eye_matrix, five_points, roi_matrix
+from lib_vitface.faces.landmarks import EyeNet, MeshLandmarker, eye_matrix, five_points, roi_matrix
 from lib_vitface.types import Face, Floats, Image
 
 LIDS = {"right": (159, 145), "left": (386, 374)}
@@ -92,9 +92,9 @@ def test_closed_eyes_are_closed(landmarker: MeshLandmarker) -> None:
     assert openings[0] < 0.5 * openings[1]
 
 
-def test_irises_lie_between_the_lids(landmarker: MeshLandmarker, seen: tuple[Image, Face]) -> None:
+def test_irises_lie_between_the_lids(seen: tuple[Image, Face]) -> None:
     image, face = seen
-    iris = landmarker.iris_points(image, face)
+    iris = EyeNet().irises(image, face)
     assert iris.shape == (2, 5, 2) and iris[0, 0, 0] < iris[1, 0, 0]
     for (centre, *_), (inner, outer) in zip(iris, ((133, 33), (362, 263)), strict=True):
         across = points_of(face)[outer, :2] - points_of(face)[inner, :2]

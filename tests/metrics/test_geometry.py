@@ -71,3 +71,34 @@ def test_expression_scores() -> None:
     frozen = geometry.expression_scores(np.full_like(target, 0.3), target)
     assert frozen["correlation_mean"] == 0 and frozen["error"] > 0.01
     assert geometry.expression_scores(target[:2], target[:2])["correlation_mean"] is None
+
+
+def irises_at(face: Floats, right: tuple[float, float], left: tuple[float, float]) -> Floats:
+    """Iris centres that far along and across from the middle of the eyes, in their widths."""
+    found = np.zeros((2, 5, 2), np.float32)
+    for eye, (pair, place) in enumerate((((33, 133), right), ((362, 263), left))):
+        a, b = face[pair[0], :2], face[pair[1], :2]
+        along = b - a
+        found[eye, 0] = (a + b) / 2 + place[0] * along + place[1] * np.array([-along[1], along[0]])
+    return found
+
+
+def test_gaze_is_read_in_widths_of_the_eye_however_the_head_leans(posed: Heads) -> None:
+    for pose in (Pose(0, 0, 0), Pose(0, 0, 30), Pose(-20, 10, -50)):
+        face = posed(pose, scale=4.0)
+        seen = geometry.gaze(irises_at(face, (0.1, -0.05), (-0.2, 0.0)), face, pose.yaw_deg)
+        np.testing.assert_allclose(seen, [[0.1, -0.05], [-0.2, 0.0]], atol=1e-3)
+
+
+def test_gaze_distance_leaves_out_eyes_that_are_not_seen(posed: Heads) -> None:
+    face = posed(Pose(0, 0, 0), scale=4.0)
+    a, b = (geometry.gaze(irises_at(face, place, (0, 0)), face) for place in ((0, 0), (0.3, 0.4)))
+    assert geometry.gaze_distance(a, b) == pytest.approx(0.25, abs=1e-3), "0.5 in one eye, 0 in the other"
+    shut = face.copy()
+    for upper, lower in ((160, 144), (159, 145), (158, 153)):
+        shut[upper] = shut[lower]
+    closed = geometry.gaze(irises_at(face, (0.3, 0.4), (0, 0)), shut)
+    assert np.isnan(closed[0]).all() and geometry.gaze_distance(a, closed) == pytest.approx(0, abs=1e-3)
+    away = geometry.gaze(irises_at(face, (0, 0), (0, 0)), face, yaw_deg=60)
+    assert np.isnan(away[1]).all() and not np.isnan(away[0]).any()
+    assert geometry.gaze_distance(closed, away) is None, "each shows another eye"
