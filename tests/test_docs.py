@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -17,7 +18,7 @@ from lib_vitface.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 COMMON = {"--json", "--quiet", "--workspace", "--help"}
 NOT_TASKS = {"test", "lint"}  # what `start.py` runs besides tasks
 _FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
@@ -131,3 +132,37 @@ def test_changelog_tells_of_this_version() -> None:
 def test_wrong_commands_are_found(wrong: str) -> None:
     with pytest.raises((SystemExit, ViTFaceError)):
         check_command(wrong)
+
+
+def messages() -> list[str]:
+    """Every text in the code, with `…` where a value is put in."""
+    found = []
+    for path in (ROOT / "lib_vitface").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_quoted_messages_are_given() -> None:
+    said = messages()
+    quoted = re.findall("“([^”]+)” \\|", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"))
+    assert len(quoted) > 30
+    assert [text for text in quoted if not any(text in one for one in said)] == []
+
+
+def test_files_named_beside_other_tools_are_there() -> None:
+    """The column of ViTFace in the table of peers."""
+    rows = [
+        line.split("|")
+        for line in (DOCS / "peers.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
+    assert len(rows) > 15 and all(len(row) == 11 for row in rows)
+    for row in rows[1:]:
+        folder = ""
+        for name in re.findall(r"`([^`]+)`", row[2]):
+            folder = name.rpartition("/")[0] or folder
+            assert (ROOT / "lib_vitface" / folder / name.rpartition("/")[2]).exists(), name
