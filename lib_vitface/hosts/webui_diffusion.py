@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import importlib
 import logging
 import math
 import random
@@ -228,21 +229,20 @@ def add_control(inner: Any, asked: Redraw) -> None:
 
 def control_model(kind: str) -> str:
     """The first of the extension's models that is for this kind, by its name."""
-    module = next((m for name in ("internal_controlnet", "lib_controlnet") if (m := external_code(name))), None)
-    names = [] if module is None else list(module.get_models())
-    found = next((name for name in names if _MODELS[kind] in name.lower()), None)
+    found = next((name for name in control_models() if _MODELS[kind] in name.lower()), None)
     if found is None:
         raise InputError(
             f"--denoise-control {kind}: ControlNet has no model with “{_MODELS[kind]}” in its name; add one."
         )
-    return str(found)
+    return found
 
 
-def external_code(package: str) -> Any:
-    """The extension's public module, by the names it has in the WebUI and in Forge."""
-    import importlib
-
-    try:
-        return importlib.import_module(f"{package}.external_code")
-    except ImportError:
-        return None
+def control_models() -> list[str]:
+    """Names of the ControlNet models, from the extension's public module, or from where Forge keeps them."""
+    for module, function in (
+        ("internal_controlnet.external_code", "get_models"),
+        ("lib_controlnet.global_state", "get_all_controlnet_names"),
+    ):
+        with contextlib.suppress(ImportError, AttributeError):
+            return [str(name) for name in getattr(importlib.import_module(module), function)()]
+    return []

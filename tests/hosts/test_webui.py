@@ -302,14 +302,16 @@ def test_keys_are_never_served_and_routes_mounted_once(host: Any, tmp_path: Path
 
 def test_infotext_goes_out_and_comes_back() -> None:
     values = {"model": "me", "face": "leftmost", "opacity": 0.5, "occlusion": False, "erode": 2.0, "face_picture": "/x"}
+    values |= {"denoise": 0.25, "denoise_steps": 7, "denoise_prompt": "me, close", "denoise_checkpoint": "/y"}
+    values |= {"denoise_sampler": "DPM++ 2M", "denoise_control": "tile"}
     text = script_values.to_infotext(values)
     assert text["Script"] == "ViTFace"
-    assert "/x" not in map(str, text.values()), "private paths stay private"
+    assert not {"/x", "/y"} & set(map(str, text.values())), "private paths stay private"
     assert "ViTFace erode" not in text, "defaults are left out"
     as_text = {key: str(value) for key, value in text.items()}
     for item in picture_items():
         back = script_values.from_infotext(item)(as_text)
-        if item.name in {"face_picture", "device", "detector"}:
+        if item.name in {"face_picture", "device", "detector", "denoise_checkpoint", "denoise_config"}:
             assert back is None
         else:
             assert back == values.get(item.name, item.default), item.name

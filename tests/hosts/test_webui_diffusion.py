@@ -139,17 +139,21 @@ def test_the_host_is_left_as_it_was(host: Any, tmp_path: Path, monkeypatch: pyte
     assert dump(host, tmp_path) == before and not sys.modules["modules.call_queue"].queue_lock.held  # type: ignore[attr-defined]
 
 
-def test_controlnet_is_used_where_it_is_installed(host: Any, made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["internal_controlnet.external_code", "lib_controlnet.global_state"])
+def test_controlnet_is_used_where_it_is_installed(
+    host: Any, made: list[Any], monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """In the WebUI and in Forge, which keeps the names of its models elsewhere."""
     scripts = sys.modules["modules.scripts"]
     draw = host.webui_site.webui_diffusion.CheckpointDenoiser()
     with pytest.raises(InputError, match="not installed"):
         draw(asked(control="tile"))
     net = types.SimpleNamespace(title=lambda: "ControlNet", args_from=7, args_to=9)
     monkeypatch.setattr(scripts, "scripts_img2img", types.SimpleNamespace(alwayson_scripts=[net]))
-    outside = types.SimpleNamespace(
-        get_models=lambda: ["None", "control_v11f1e_sd15_tile [a371b31b]", "sd15_depth [1]"]
-    )
-    monkeypatch.setattr(host.webui_site.webui_diffusion, "external_code", lambda name: outside)
+    names = ["None", "control_v11f1e_sd15_tile [a371b31b]", "sd15_depth [1]"]
+    outside = types.SimpleNamespace(get_models=lambda: names, get_all_controlnet_names=lambda: names)
+    monkeypatch.setitem(sys.modules, f"{module.partition('.')[0]}", types.SimpleNamespace(__path__=[]))
+    monkeypatch.setitem(sys.modules, module, outside)
     for kind, model in (("tile", "control_v11f1e_sd15_tile [a371b31b]"), ("depth", "sd15_depth [1]")):
         draw(asked(control=kind))
         (unit,) = made[-1].script_args

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from running_webui import DIR, WORKSPACE, Running, webui
-from test_real import SIZE, arguments, ask, face, is_marked, model_name, request_of
+from test_real import SIZE, arguments, ask, face, is_marked, model_name, request_of, text_of, text_with_info
 
 CLIP = os.environ.get("VITFACE_CLIP")
 PASS = {"denoise": 0.4, "denoise_steps": 2, "denoise_size": 128, "denoise_sampler": "Euler", "denoise_light": 0.0}
@@ -102,7 +103,11 @@ def test_interrupt_stops_the_job_and_it_goes_on(watched: Running, clip: str) -> 
     end = time.monotonic() + 600
     while calls(watched) < counted + 2 and time.monotonic() < end:
         time.sleep(0.2)
-    assert ask(watched.url + "/sdapi/v1/progress")[1]["state"]["job"] == "vitface"
+    preview = None
+    while preview is None and time.monotonic() < end:
+        progress = ask(watched.url + "/sdapi/v1/progress")[1]
+        preview = progress["current_image"]
+    assert progress["state"]["job"] == "vitface" and preview, "the live preview shows the face being drawn"
     ask(watched.url + "/sdapi/v1/interrupt", {})
     found = settled(watched, job)
     assert found["state"] == "stopped", found
@@ -123,7 +128,7 @@ def test_a_failing_checkpoint_fails_the_job_only(watched: Running, clip: str) ->
 
 @pytest.mark.parametrize("kind", ["img2img", "txt2img"])
 def test_the_script_redraws_and_tells_how(watched: Running, tmp_path: Path, kind: str) -> None:
-    values = arguments(watched, model=model_name(), **PASS)
+    values = arguments(watched, model=model_name(), **PASS, denoise_prompt="{prompt}, calm, smooth")
     counted = calls(watched)
     if kind == "img2img":
         body = request_of(script_name="vitface", script_args=values)
@@ -133,7 +138,10 @@ def test_the_script_redraws_and_tells_how(watched: Running, tmp_path: Path, kind
     status, answer = ask(f"{watched.url}/sdapi/v1/{kind}", body)
     assert status == 200, answer
     text = json.loads(answer["info"])["infotexts"][0]
-    assert "ViTFace denoise: 0.4" in text and "ViTFace denoise sampler: Euler" in text
+    back = ask(watched.url + "/sdapi/v1/png-info", {"image": text_with_info(text)})[1]["parameters"]
+    told = {name.removeprefix("ViTFace "): value for name, value in back.items()}
+    assert (told["denoise"], told["denoise steps"], told["denoise sampler"]) == ("0.4", "2", "Euler")
+    assert told["denoise prompt"] == "{prompt}, calm, smooth"
     own = 2
     if kind == "txt2img":  # the random checkpoint paints no face
         assert "was not found" in answer["info"] and calls(watched) - counted == own
@@ -144,9 +152,27 @@ def test_the_script_redraws_and_tells_how(watched: Running, tmp_path: Path, kind
     assert ask(f"{watched.url}/sdapi/v1/{kind}", plain)[1]["images"] != answer["images"]
 
 
-def test_the_picture_route_uses_the_loaded_checkpoint(watched: Running) -> None:
-    from test_real import text_of
+def test_a_lora_in_the_prompt_changes_what_is_drawn(watched: Running) -> None:
+    if (Path(str(DIR)) / "modules_forge").is_dir():
+        pytest.skip("the tiny network of tests/webui/make_checkpoint.py is for the WebUI; Forge knows whole ones only")
+    from safetensors.numpy import save_file
 
+    weights, name = np.random.default_rng(0), "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
+    path = Path(str(DIR)) / "models" / "Lora" / "vitface-test.safetensors"
+    down, up = (weights.normal(size=size).astype(np.float32) for size in ((4, 64), (64, 4)))
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.float32(4)}, path)
+    try:
+        drawn = []
+        for tag in ("", " <lora:vitface-test:1>", ""):
+            free = {"denoise_likeness": 0, "denoise_drift": 100, "denoise_prompt": "a face" + tag}
+            body = {"image": text_of(face()), "options": {"model": model_name(), **PASS, **free}}
+            drawn.append(ask(watched.url + "/vitface/v1/picture", body)[1]["image"])
+    finally:
+        path.unlink()
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_the_picture_route_uses_the_loaded_checkpoint(watched: Running) -> None:
     before, counted = state(watched), calls(watched)
     body = {"image": text_of(face()), "options": {"model": model_name(), **PASS}}
     status, answer = ask(watched.url + "/vitface/v1/picture", body)
