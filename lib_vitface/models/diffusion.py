@@ -130,6 +130,7 @@ def _open(checkpoint: Path, dtype: Any, config: Path | None, offline: bool) -> A
         raise InputError(
             f"{checkpoint}: is no checkpoint; name a .safetensors file or a folder as diffusers saves one."
         )
+    diffusers.utils.logging.disable_progress_bar()  # progress is this program's to show
     try:
         if checkpoint.is_dir():
             return diffusers.AutoPipelineForInpainting.from_pretrained(

@@ -99,6 +99,7 @@ class _Pictures:
         claim: Claim,
         redrawer: Redrawer | None = None,
     ) -> None:
+        self._kept: dict[int, float] = {}  # of the diffusion pass, by picture
         self._redrawer, self._guard = redrawer, None if redrawer is None else Guard(options)
         self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
         analyser = make_analyser(options)
@@ -115,24 +116,31 @@ class _Pictures:
         done = {
             k: chunk.data["swapped"] for k, chunk in noted.items() if pairs[k][1].exists() or not chunk.data["swapped"]
         }
+        self._kept = {k: noted[k].data["kept"] for k in done if noted[k].data.get("kept") is not None}
         for number, (source, output) in enumerate(pairs):
             tick(number, len(pairs), source.name)
             self.claim.progress(number, len(pairs), source.name)
             if number in done:
                 continue
-            done[number] = self._one(source, output)
+            done[number] = self._one(number, source, output)
             if not done[number] and not self.options.input.is_dir():
                 raise NoFaceError(
                     f"{source}: the face to replace was not found on it (or is too small or turned away); give a clearer picture."
                 )
-            self.claim.add_chunk("picture", number, data={"swapped": done[number]})
+            self.claim.add_chunk("picture", number, data={"swapped": done[number], "kept": self._kept.get(number)})
         tick(len(pairs), len(pairs), "")
         if not any(done.values()):
             raise NoFaceError(f"{self.options.input}: the face to replace was not found on any of the pictures.")
         left_out = [str(pairs[k][0]) for k in sorted(done) if not done[k]]
-        return {"output": str(self.options.output), "pictures": sum(done.values()), "without_face": left_out}
+        result = {"output": str(self.options.output), "pictures": sum(done.values()), "without_face": left_out}
+        return result if self._redrawer is None else {**result, "denoise": self._counts()}
 
-    def _one(self, source: Path, output: Path) -> bool:
+    def _counts(self) -> dict[str, int]:
+        amounts = list(self._kept.values())
+        held, out = (sum(amount < limit for amount in amounts) for limit in (1, 1e-9))
+        return {"pictures": len(amounts), "held_back": held, "left_out": out}
+
+    def _one(self, number: int, source: Path, output: Path) -> bool:
         """Whether the face was there; the picture is written if so."""
         image, alpha = media.read_picture(source)
         face = self._choice.pick(self._analyser(image))
@@ -143,7 +151,8 @@ class _Pictures:
         if swapped is None:
             return False
         if self._redrawer is not None and self._guard is not None:
-            swapped, _ = redrawn(swapped, face, self._redrawer, self._guard, hands, self.options.opacity)
+            swapped, kept = redrawn(swapped, face, self._redrawer, self._guard, hands, self.options.opacity)
+            self._kept[number] = kept.amount
         quality = 95 if self.options.quality is None else self.options.quality
         self.publisher.image(output, swapped, quality=quality, alpha=alpha, parent=source)
         return True

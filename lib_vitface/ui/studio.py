@@ -141,8 +141,8 @@ class Studio:
     def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Names made into checked paths."""
         ready = {k: v for k, v in values.items() if v not in (None, "")}
-        homes = {"model": self.site.models, "face_picture": self.site.uploads}
-        homes |= dict.fromkeys(("denoise_checkpoint", "denoise_config"), self.site.workspace)
+        homes = dict.fromkeys(("face_picture", "denoise_checkpoint", "denoise_config"), self.site.uploads)
+        homes["model"] = self.site.models
         for name, home in homes.items():
             if not isinstance(ready.get(name, ""), (str, Path)):
                 raise InputError(f"--{name.replace('_', '-')}: {ready[name]!r} is not a path.")

@@ -149,7 +149,9 @@ def test_pictures_are_redrawn_too(seen: tuple[Image, Face], tmp_path: Path) -> N
     for name, strength, denoiser in (("plain", 0, None), ("zero", 0, Grain()), ("drawn", 0.3, Grain())):
         values = {"input": tmp_path / "in.png", "output": tmp_path / f"{name}.png", "codec": "auto", **FREE}
         picked = options(tmp_path, **values, denoise=strength)
-        swap_images(picked, Tint(), PlainDoor(), JobStore(tmp_path / "work"), denoiser=denoiser)  # type: ignore[arg-type]
+        result = swap_images(picked, Tint(), PlainDoor(), JobStore(tmp_path / "work"), denoiser=denoiser)  # type: ignore[arg-type]
+        expected = {"pictures": 1, "held_back": 0, "left_out": 0} if strength else None
+        assert result.get("denoise") == expected
         made[name] = (tmp_path / f"{name}.png").read_bytes()
         assert denoiser is None or len(denoiser.asked) == (strength > 0)
     assert made["plain"] == made["zero"] != made["drawn"]

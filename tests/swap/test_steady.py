@@ -31,7 +31,9 @@ from lib_vitface.swap.video import swap_video
 from lib_vitface.types import Face, Image
 
 PROGRAM = Path(__file__).with_name("tint.py")
-CLIPS = Path(os.environ.get("VITFACE_CLIPS", Path(__file__).parents[3].parent / "shared" / "clips"))
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = [Path(os.environ.get("VITFACE_CLIPS", "nowhere")), *(up / "shared" / "clips" for up in ROOT.parents[:2])]
+CLIPS = next((place for place in PLACES if place.is_dir()), PLACES[0])
 PLAIN = {"color": "none", "occlusion": False, "start_s": 0.0, "end_s": 0.7}
 DRAWN = {**PLAIN, "color_frames": 1, "denoise": 0.3, "denoise_size": 192, "denoise_likeness": 0, "denoise_drift": 100}
 

@@ -190,7 +190,7 @@ def test_a_video_through_the_tab(watched: Running, clip: str) -> None:
         n for n, d in enumerate(config["dependencies"])
         if any((t[0] if isinstance(t, list) else t) == at["vitface-swap-start"] for t in d["targets"]) and d["backend_fn"]
     )  # fmt: skip
-    wanted = {"model": model_name(), "input": clip, "end_s": "0.4", "device": "cpu", **PASS}
+    wanted = {"model": model_name(), "input": clip, "end_s": str(SECONDS), "device": "cpu", **PASS}
     data = []
     for place in config["dependencies"][number]["inputs"]:
         props = by_id[place]["props"]
