@@ -232,14 +232,14 @@ def test_the_mark_is_found_after_it(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
-    """Peak of a process of its own: three times the frames, within the noise of an allocator."""
+    """Peak of a process of its own: three times the frames, but for the noise of an allocator."""
     peaks = []
     for name, end in (("short", "0.5"), ("long", "1.5")):
         (tmp_path / name).mkdir()
         values = [f"{k}={v}" for k, v in {**DRAWN, "input": locate("sample_source"), "end_s": end}.items()]
         done = subprocess.run([sys.executable, PROGRAM, tmp_path / name, "0", *values], capture_output=True, text=True)
         peaks.append(json.loads(done.stdout)["peak_kb"])
-    assert peaks[1] < 1.06 * peaks[0]
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_a_tiny_checkpoint_from_end_to_end(tmp_path: Path) -> None:
