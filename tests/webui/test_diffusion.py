@@ -160,7 +160,10 @@ def test_a_lora_in_the_prompt_changes_what_is_drawn(watched: Running) -> None:
     weights, name = np.random.default_rng(0), "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
     path = Path(str(DIR)) / "models" / "Lora" / "vitface-test.safetensors"
     down, up = (weights.normal(size=size).astype(np.float32) for size in ((4, 64), (64, 4)))
-    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.array(4.0, np.float32)}, path)
+    save_file(
+        {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.array(4.0, np.float32)},
+        path,
+    )
     try:
         drawn = []
         for tag in ("", " <lora:vitface-test:1>", ""):
