@@ -15,7 +15,7 @@ from lib_vitface.errors import CheckpointError, ConsentError, InputError, Output
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import to_dict
-from lib_vitface.provenance import audit
+from lib_vitface.provenance import audit, nudity
 from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.consent import ConsentRecord
 from lib_vitface.provenance.keys import open_keys
@@ -42,6 +42,7 @@ def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
     from lib_vitface.faceset.store import Faceset
     from lib_vitface.provenance.inspect import is_marked
 
+    refuse_nude(options.input, host)
     kept = options.output / records.FILE
     given = options.consent or (kept if kept.exists() else None)
     if given is None:
@@ -59,6 +60,14 @@ def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
     facts = {"folder": str(options.output.resolve()), "faces": summary["faces"], "dropped": summary["dropped"]}
     audit.note(host.workspace, "faceset built", record=record.id, inputs=inputs, **facts)
     return {**summary, "consent_record": record.id}
+
+
+def refuse_nude(paths: Sequence[Path], host: Host) -> None:
+    """Raises `InputError`, noted in the audit log, where an installed classifier sees nudity in the material."""
+    reason = nudity.fault(paths, host.tick)
+    if reason:
+        audit.note(host.workspace, "refused", task="nudity", reason=reason)
+        raise InputError(reason)
 
 
 @contextmanager
@@ -231,6 +240,7 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     from lib_vitface.swap.picture import makes_video, swap_input
 
     media.list_media([options.input])  # says at once what is wrong with the input, before a model is loaded
+    refuse_nude([options.input], host)
     publisher = publisher_of(options.model, host.workspace, "video" if makes_video(options) else "pictures")
     checkpoint = open_model(options.model)
     with host.exclusive(), device.PeakMemory() as memory:

@@ -69,6 +69,7 @@ class _Clone:
         if not media.is_video(options.target):
             raise InputError(f"{options.target}: is no video; give one, or train and use `swap` for pictures.")
         check_label(options.label, options.label_reason)
+        steps.refuse_nude([*options.source, options.target], self.host)
         info = media.probe(options.target)
         media.plan_encoding(media.EncodeSettings(), info, options.output)
         if options.output.exists() and not options.overwrite and self._swapped() is None:

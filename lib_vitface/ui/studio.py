@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lib_vitface import options as declarations
 from lib_vitface.errors import InputError, NoFaceError
 from lib_vitface.options import Declared, declared
+from lib_vitface.provenance import nudity
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.types import Denoiser, Face, Image, Tick, no_tick
 from lib_vitface.ui.site import Site
@@ -106,6 +107,8 @@ class Studio:
         Raises `InputError`, `NoFaceError` where the face is not there or beyond the limits, `ConsentError`, `Cancelled`.
         """
         check_size(image)
+        if nude := nudity.fault_of(image, "The picture"):
+            raise InputError(nude)
         options = read_picture_options(self._placed(values))
         # always in this order, or two callers wait for each other
         with nullcontext() if alone else self.site.exclusive(), self._lock:
