@@ -180,7 +180,8 @@ def _step(item: Declared) -> float:
 
 def _path_control(form: Form, item: Declared, shared: Mapping[str, Any], files: bool) -> Any:
     role = role_of(form.task, item.name)
-    text = "" if item.required or item.default is None else str(item.default)
+    default = [] if item.required or item.default is None else item.default
+    text = "\n".join(map(str, default)) if isinstance(default, list) else str(default)
     if role in _ROLE_NAMES:
         names = form.site.names(str(role))
         first = next(iter(names), None) if role == "model" and form.task == "swap" else None
@@ -188,8 +189,6 @@ def _path_control(form: Form, item: Declared, shared: Mapping[str, Any], files: 
     hint = (
         "a name is made up" if item.required and item.name in {"output", "record"} else "name or path in the workspace"
     )
-    if item.many and item.default:
-        text = "\n".join(map(str, item.default)) if isinstance(item.default, list) else text
     box = gr.Textbox(value=text, placeholder=hint, lines=2 if item.many else 1, scale=3, **shared)
     if files and item.spec.kind in {"file", "path", "paths"} and role is None:
         drop = gr.File(
