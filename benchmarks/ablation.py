@@ -35,6 +35,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "+efficientnet-concat": {"local_features": "concat"},
     "+efficientnet-attention": {"local_features": "attention"},
     "+views": {"memory_views": 12},
+    "+morphable": {"morphable": "both"},
     "+temporal": {"clip_frames": 4},
     "+temporal-loss": {"clip_frames": 4, "weight_temporal": 5},
     "+geometry": {"weight_geometry": 1},
@@ -48,8 +49,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "+objects": {"cover_shapes": "all"},
     "+camera": {"recipe": "camera"},
     "all": {
-        "local_features": "attention", "memory_views": 12, "clip_frames": 4, "weight_temporal": 5, "weight_geometry": 1,
-        "weight_identity": 5, "attention_guided": 0.5, "mask_patches": 0.25, "cover_shapes": "all",
+        "local_features": "attention", "memory_views": 12, "morphable": "both", "clip_frames": 4, "weight_temporal": 5,
+        "weight_geometry": 1, "weight_identity": 5, "attention_guided": 0.5, "mask_patches": 0.25, "cover_shapes": "all",
     },
 }  # fmt: skip
 COLUMNS = {

@@ -107,6 +107,7 @@ class Batch:
     For models with the parts that read them, else None:
     `times` [B, T] seconds, when each frame is shown; by default 1/25 apart;
     `masked` [B, T, patches] bool, patches of `image` that the encoders may not see;
+    `coefficients` [B, T, K] of a morphable face: expression, angles, and the wanted person's shape (see `faceset.morphable`);
     `views` [2, V, 3, H, W] pictures of both persons from several sides, or `memory` [2, K, C] what was made of them.
     """
 
@@ -120,6 +121,7 @@ class Batch:
     masked: torch.Tensor | None = None
     views: torch.Tensor | None = None
     memory: torch.Tensor | None = None
+    coefficients: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class ViTSwapperConfig:
     """`resolution` is the side of the crop in px; `widths` the decoder's channels from half resolution down.
 
     Parts that are off by default: `fusion` of an EfficientNet branch (`local_width` of B0's channels) with the ViT's tokens;
-    attention over `clip_frames` frames where that is more than one; `memory_tokens` made of several views of the person.
+    attention over `clip_frames` frames where that is more than one; `memory_tokens` made of several views of the person;
+    `condition` says how a number of `coefficients` of a morphable face are told (film, tokens, both).
     """
 
     resolution: int = 256
@@ -39,6 +40,8 @@ class ViTSwapperConfig:
     local_width: float = 0.5
     clip_frames: int = 1
     memory_tokens: int = 0
+    condition: str = "none"
+    coefficients: int = 0
 
 
 PRESETS: dict[str, ViTSwapperConfig] = {

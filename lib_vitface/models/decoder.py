@@ -36,18 +36,32 @@ class Modulation(nn.Module):
         return x * (1 + scale) + shift
 
 
+class Conditioning(nn.Module):
+    """Scale and shift of features by numbers (FiLM, Perez et al. 2017). Does nothing at first."""
+
+    def __init__(self, numbers: int, channels: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(numbers, channels * 2)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, x: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.map(numbers)[:, :, None, None].chunk(2, dim=1)
+        return x * (1 + scale) + shift
+
+
 class ReferenceDecoder(nn.Module):
     """U-shaped network over reference, trust and geometry, joined by the encoder's tokens at its narrowest place.
 
     Works at half resolution (pixel unshuffle and shuffle; Shi et al. 2016, arXiv:1609.05158), which is four times cheaper.
     The output is a correction that is added to the reference, so that it is as sharp as the person's own pixels from the
     first step on. `widths` are the channels from half resolution down; identities share the convolutions and have their own
-    modulations at every level.
+    modulations at every level. With `coefficients` > 0 that many numbers of a frame modulate every level, too.
     """
 
     inputs = 3 + 1 + 2
 
-    def __init__(self, token_channels: int, widths: tuple[int, ...], identities: int) -> None:
+    def __init__(self, token_channels: int, widths: tuple[int, ...], identities: int, coefficients: int = 0) -> None:
         super().__init__()
         self.stem = nn.Conv2d(self.inputs * 4, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
@@ -57,6 +71,7 @@ class ReferenceDecoder(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b + a, a, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.after = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
         self.tell = nn.ModuleList(Modulation(identities, w) for w in widths)
+        self.film = nn.ModuleList(Conditioning(coefficients, w) for w in widths if coefficients)
         self.head = nn.Conv2d(widths[0], 3 * 4, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -68,9 +83,10 @@ class ReferenceDecoder(nn.Module):
         geometry: torch.Tensor,
         tokens: torch.Tensor,
         identity: torch.Tensor,
+        coefficients: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Corrected picture `[N, 3, H, W]` 0..1. `reference` `[N, 3, H, W]`, `trust` `[N, 1, H, W]`, `geometry` `[N, 2, H, W]`,
-        `tokens` `[N, D, h, w]`, `identity` `[N]`; H and W divisible by `2 ** len(widths)`."""
+        `tokens` `[N, D, h, w]`, `identity` `[N]`, `coefficients` `[N, K]`; H and W divisible by `2 ** len(widths)`."""
         x = F.pixel_unshuffle(torch.cat([reference * 2 - 1, trust, geometry], dim=1), 2)
         x = self.before[0](F.leaky_relu(self.stem(x), 0.2))
         skips = [x]
@@ -80,12 +96,18 @@ class ReferenceDecoder(nn.Module):
         if tokens.shape[-1] != x.shape[-1]:
             tokens = F.interpolate(tokens, size=x.shape[-2:], mode="bilinear")
         x = F.leaky_relu(self.join(torch.cat([x, tokens.to(x.dtype)], dim=1)), 0.2)
-        x = self.tell[-1](self.middle(x), identity)
+        x = self._told(-1, self.middle(x), identity, coefficients)
         for level in range(len(skips) - 2, -1, -1):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.leaky_relu(self.up[level](torch.cat([x, skips[level]], dim=1)), 0.2)
-            x = self.tell[level](self.after[level](x), identity)
+            x = self._told(level, self.after[level](x), identity, coefficients)
         return reference + F.pixel_shuffle(self.head(x), 2).float()
+
+    def _told(
+        self, level: int, x: torch.Tensor, identity: torch.Tensor, coefficients: torch.Tensor | None
+    ) -> torch.Tensor:
+        x = self.tell[level](x, identity)
+        return x if coefficients is None or not len(self.film) else self.film[level](x, coefficients)
 
 
 class CoverDecoder(nn.Module):

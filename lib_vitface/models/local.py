@@ -95,6 +95,21 @@ class AttentionFusion(nn.Module):
         return self.read(tokens, placed.flatten(2).transpose(1, 2))
 
 
+class CoefficientTokens(nn.Module):
+    """Numbers of a frame as a few tokens which each place of a map may ask."""
+
+    count = 4
+
+    def __init__(self, numbers: int, channels: int, heads: int) -> None:
+        super().__init__()
+        self.spread = nn.Linear(numbers, self.count * channels)
+        self.read = Reading(channels, heads, channels)
+
+    def forward(self, tokens: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Tokens `[N, C, h, w]` with what they read of `numbers` `[N, K]`."""
+        return self.read(tokens, self.spread(numbers).unflatten(1, (self.count, -1)))
+
+
 def make_fusion(kind: str, channels: int, local: int, heads: int) -> nn.Module:
     """`concat` or `attention`."""
     return ConcatFusion(channels, local) if kind == "concat" else AttentionFusion(channels, local, heads)

@@ -8,7 +8,7 @@ from torch import nn
 from lib_vitface.models.config import IDENTITIES, Config, ViTSwapperConfig
 from lib_vitface.models.decoder import CoverDecoder, ReferenceDecoder
 from lib_vitface.models.encoder import ViTEncoder
-from lib_vitface.models.local import LocalEncoder, make_fusion
+from lib_vitface.models.local import CoefficientTokens, LocalEncoder, make_fusion
 from lib_vitface.models.multiview import ViewMemory
 from lib_vitface.models.saehd import SAEHD
 from lib_vitface.types import Batch, SwapperOutput
@@ -22,13 +22,16 @@ class ViTSwapper(nn.Module):
         self.config = config
         channels, heads = config.encoder.hidden_size, config.encoder.num_attention_heads
         self.encoder = ViTEncoder(config.encoder, window=config.clip_frames - 1)
-        self.decoder = ReferenceDecoder(channels, config.widths, IDENTITIES)
+        film = config.condition in ("film", "both")
+        self.decoder = ReferenceDecoder(channels, config.widths, IDENTITIES, config.coefficients if film else 0)
         self.cover = CoverDecoder(config.cover_width)
         if config.fusion != "none":
             self.local = LocalEncoder(config.local_width)
             self.fuse = make_fusion(config.fusion, channels, self.local.channels, heads)
         if config.memory_tokens:
             self.memory = ViewMemory(channels, heads, config.memory_tokens)
+        if config.condition in ("tokens", "both"):
+            self.told = CoefficientTokens(config.coefficients, channels, heads)
 
     def forward(self, batch: Batch) -> SwapperOutput:
         """See `Batch` and `SwapperOutput` for shapes. Where there are views or a memory and no part for them, they are not read."""
@@ -45,7 +48,10 @@ class ViTSwapper(nn.Module):
                 memory = self.remember(batch.views)
             if memory is not None:
                 tokens = self.memory.read(tokens, memory[identity])
-        swapped = self.decoder(reference, trust, geometry, tokens, identity)
+        numbers = None if batch.coefficients is None else batch.coefficients.flatten(0, 1)
+        if numbers is not None and self.config.condition in ("tokens", "both"):
+            tokens = self.told(tokens, numbers)
+        swapped = self.decoder(reference, trust, geometry, tokens, identity, numbers)
         mask = torch.sigmoid(self.cover(image, own, trust))
         return SwapperOutput(swapped.unflatten(0, (clips, length)), mask.unflatten(0, (clips, length)))
 

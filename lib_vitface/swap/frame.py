@@ -15,6 +15,7 @@ from lib_vitface.errors import InputError
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import GazeReader
+from lib_vitface.faceset.morphable import Morphable, coefficients
 from lib_vitface.faceset.texture import TextureMemory, geometry_map, place_expression, read_expression
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.config import ViTSwapperConfig
@@ -62,6 +63,7 @@ class _Placed:
     trust: Mask
     seen: Mask
     own: Floats
+    told: Floats | None = None
 
 
 class ModelSwapper:
@@ -110,6 +112,12 @@ class ModelSwapper:
             TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
         )
         self._gaze = GazeReader()
+        self._morphable: Morphable | None = None
+        self._shapes: tuple[Floats, ...] = ()
+        if isinstance(config, ViTSwapperConfig) and config.condition != "none":
+            arrays = checkpoint.arrays("morphable")
+            self._morphable = Morphable.from_arrays(arrays)
+            self._shapes = (arrays["shape_source"], arrays["shape_target"])
         self.target_small = self.target.resized(min(self.target.size, max(128, self.size)))
 
     def __call__(
@@ -141,6 +149,10 @@ class ModelSwapper:
             whole = np.ones(crop.shape[:2], np.float32)
             return _Placed(matrix, crop, landmarks, plain, whole, whole, plain)
         seen = read_expression(landmarks, self._gaze(crop, landmarks))
+        told = None
+        if self._morphable is not None:
+            fit = self._morphable.fit(landmarks[None], self._shapes[TARGET])
+            told = coefficients(fit, self._shapes[self.identity])[0]
         own_points = scale_points(landmarks, side, self.size)
         own = self.target_small.render(own_points, self.size, seen).image
         if self.identity == TARGET:
@@ -151,7 +163,7 @@ class ModelSwapper:
                 landmarks = place_expression(seen.points + self.shape * change, landmarks)
             wanted = replace(seen, points=seen.points + change)
             drawn = self.source.render(landmarks, side, wanted, footage=crop.astype(np.float32))
-        return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, drawn.seen, own)
+        return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, drawn.seen, own, told)
 
     def _side(self, face: Face) -> int:
         """Side of the crop that keeps the frame's detail, in few steps so that it rarely changes."""
@@ -173,7 +185,9 @@ class ModelSwapper:
             )
 
         points = [scale_points(p.landmarks, p.crop.shape[0], size) for p in placed]
+        told = [p.told for p in placed if p.told is not None]
         return {
+            **({"coefficients": np.stack(told)[:, None]} if told else {}),
             "image": ready([small(p.crop).astype(np.float32) / 255 for p in placed]),
             "reference": ready([np.clip(small(p.drawn), 0, 255) / 255 for p in placed]),
             "reference_mask": ready([small(p.trust)[..., None] for p in placed]),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from lib_vitface.errors import NoFaceError
 from lib_vitface.faces.align import scale_points
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import GazeReader
+from lib_vitface.faceset.morphable import Morphable, coefficients, mirrored_landmarks
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, read_expression, spread_views
 from lib_vitface.types import Floats, Image, Mask, Tick, no_tick
@@ -30,7 +32,8 @@ class Person:
     `images` `[N, S, S, 3]`, `landmarks` `[N, 468, 3]` px; `references` `[V, N, S, S, 3]` drawn by the memory without the frame
     itself; `layers` `[V, N, S, S, 4]`: trust, hull, lid opening, lip opening; `sure` `[N, S, S]` where the picture surely
     shows the face; `training` and `held_out` are frame numbers, `times` the file and second each frame is of, `views` the frames that
-    show the person from all sides, the most telling first.
+    show the person from all sides, the most telling first. `coefficients` `[2, N, K]` of the frames and of their mirrored pictures
+    are there where a morphable face is asked for.
     """
 
     images: NDArray[np.uint8]
@@ -44,6 +47,7 @@ class Person:
     held_out: NDArray[np.intp]
     times: Sequence[tuple[str, float]]
     views: NDArray[np.intp]
+    coefficients: Floats | None = None
 
 
 def load_person(
@@ -101,6 +105,20 @@ def load_person(
         np.stack(images), np.stack(landmarks), expressions, drawn, layers, sure, memory, training, held_out, times,
         np.array(chosen),
     )  # fmt: skip
+
+
+def told_persons(persons: Sequence[Person]) -> tuple[list[Person], dict[str, NDArray[Any]]]:
+    """The persons with coefficients of a morphable face made of them; and that face with both their shapes, as arrays."""
+    model = Morphable.build([(p.expressions, p.memory.neutral) for p in persons])
+    arrays: dict[str, NDArray[Any]] = dict(model.arrays())
+    told = []
+    for name, person in zip(("source", "target"), persons, strict=True):
+        fit = model.fit(person.landmarks)
+        arrays[f"shape_{name}"] = fit.shape
+        mirrored = model.fit(mirrored_landmarks(person.landmarks, person.images.shape[1]), fit.shape)
+        both = np.stack([coefficients(one, fit.shape) for one in (fit, mirrored)])
+        told.append(replace(person, coefficients=both))
+    return told, arrays
 
 
 def _resize(image: Image, size: int) -> Image:

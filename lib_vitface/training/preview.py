@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib_vitface.faceset.morphable import SHAPES
 from lib_vitface.faceset.texture import geometry_map
 from lib_vitface.training.data import Person
 from lib_vitface.training.sampler import Sampler
@@ -61,6 +62,11 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
     else:
         reference = own = images
         trust = [np.ones((size, size, 1), np.float32) for _ in frames]
+    told = None
+    if person.coefficients is not None and target.coefficients is not None:
+        numbers = target.coefficients[0, frames].copy()
+        numbers[:, -SHAPES:] = person.coefficients[0, 0, -SHAPES:]
+        told = torch.from_numpy(numbers).to(device).unsqueeze(1)
     return Batch(
         channels_first(images),
         channels_first(reference),
@@ -68,6 +74,7 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         channels_first(own),
         channels_first(geometry),
         torch.full((len(frames),), identity, device=device),
+        coefficients=told,
     )
 
 

@@ -34,7 +34,7 @@ class Samples:
 
     Each `length` pictures in a row are a clip, and then `identity` and `times` [B / length, length] are per clip; `flow`
     [B / length, length - 1, S, S, 2] says where pixels of `wanted` go to, `visible` [..., 1, S, S] where that is known;
-    `views` [2, V, 3, S, S] are pictures of both persons. The last three are None where they are not asked for.
+    `views` [2, V, 3, S, S] are pictures of both persons, `coefficients` [B, K] a morphable face's. None: not asked for.
     """
 
     image: Floats
@@ -54,6 +54,7 @@ class Samples:
     flow: Floats | None = None
     visible: Floats | None = None
     views: Floats | None = None
+    coefficients: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ class Sampler:
                 for p, border in zip((image, reference, layers, sure), _BORDERS, strict=True)
             )
             points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
-        if random.random() < change.flip:
+        mirrored = random.random() < change.flip
+        if mirrored:
             image, reference, layers, sure = (
                 np.ascontiguousarray(p[:, ::-1]) for p in (image, reference, layers, sure)
             )
@@ -203,7 +205,9 @@ class Sampler:
         driving, cover = self._driving(image, points, random)
         shape = layers[..., 1].astype(np.float32) / 255
         certain = sure.astype(np.float32) / 255
+        told = {} if person.coefficients is None else {"coefficients": person.coefficients[int(mirrored), frame]}
         return {
+            **told,
             "image": driving,
             "reference": reference,
             "reference_mask": layers[..., :1],

@@ -60,6 +60,13 @@ class TrainOptions:
         low=0,
         high=64,
     )
+    morphable: str = option(
+        "none",
+        help="Tell the network expression, pose and the wanted person's shape as numbers of a morphable face: film (scale and shift "
+        "of features), tokens, or both; vit only. Not shown to help yet.",
+        group="Model",
+        choices=("none", "film", "tokens", "both"),
+    )
     checkpointing: bool = option(
         False,
         help="Work out the ViT's activations twice instead of keeping them: slower, less memory.",

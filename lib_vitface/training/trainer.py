@@ -19,13 +19,14 @@ from torch import nn
 
 from lib_vitface import device as devices
 from lib_vitface.errors import Cancelled, CheckpointError, InputError, ViTFaceError
+from lib_vitface.faceset.morphable import COEFFICIENTS
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
 from lib_vitface.models.config import LOCAL_WIDTHS, PRESETS, Config, saehd_config
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
-from lib_vitface.training.data import Person, load_person
+from lib_vitface.training.data import Person, load_person, told_persons
 from lib_vitface.training.masking import guide
 from lib_vitface.training.objective import Objective
 from lib_vitface.training.optimizer import make_optimizer, rate_at
@@ -68,6 +69,8 @@ def make_config(options: TrainOptions) -> Config:
         local_width=preset.local_width if options.local_features == "none" else LOCAL_WIDTHS[options.preset],
         clip_frames=options.clip_frames,
         memory_tokens=_MEMORY_TOKENS if options.memory_views else 0,
+        condition=options.morphable,
+        coefficients=0 if options.morphable == "none" else COEFFICIENTS,
     )
 
 
@@ -109,6 +112,8 @@ def train(
     memories = {
         f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
     }
+    if kind == "vit" and options.morphable != "none":
+        persons, memories["morphable"] = told_persons(persons)
     sampler = make_sampler(options, persons, kind)
     if (pictures := sampler.views()) is not None:
         names = ("source", "target")
@@ -413,6 +418,9 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
         ready(samples.geometry),
         torch.from_numpy(samples.identity).to(device),
         times=None if samples.times is None else torch.from_numpy(samples.times).to(device),
+        coefficients=None
+        if samples.coefficients is None
+        else torch.from_numpy(samples.coefficients).to(device).unflatten(0, (-1, samples.length)),
         views=None if samples.views is None else torch.from_numpy(samples.views).to(device),
     )
 

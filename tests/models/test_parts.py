@@ -20,7 +20,16 @@ PARTS = {
     "attention": {"fusion": "attention", "local_width": 0.25},
     "temporal": {"clip_frames": 3},
     "views": {"memory_tokens": 4},
-    "all": {"fusion": "attention", "local_width": 0.25, "clip_frames": 3, "memory_tokens": 4},
+    "film": {"condition": "film", "coefficients": 5},
+    "tokens": {"condition": "tokens", "coefficients": 5},
+    "all": {
+        "condition": "both",
+        "coefficients": 5,
+        "fusion": "attention",
+        "local_width": 0.25,
+        "clip_frames": 3,
+        "memory_tokens": 4,
+    },
 }
 
 
@@ -38,7 +47,8 @@ def awake(config: ViTSwapperConfig) -> ViTSwapper:
 
 def with_views(batch: Batch, count: int = 3) -> Batch:
     torch.manual_seed(7)
-    return replace(batch, views=torch.rand(2, count, 3, 32, 32))
+    numbers = torch.rand(*batch.image.shape[:2], 5)
+    return replace(batch, views=torch.rand(2, count, 3, 32, 32), coefficients=numbers)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -66,7 +76,7 @@ def test_configuration_survives_json_and_old_ones_are_read(part: str) -> None:
     config = replace(SAME, **PARTS[part])
     assert config_from_dict(config_to_dict(config)) == config
     old = config_to_dict(TINY)
-    for name in ("fusion", "local_width", "clip_frames", "memory_tokens"):
+    for name in ("fusion", "local_width", "clip_frames", "memory_tokens", "condition", "coefficients"):
         del old[name]
     assert config_from_dict(old) == TINY
 
@@ -213,3 +223,14 @@ def test_attention_is_where_the_last_layer_looks() -> None:
         total += (query @ key.transpose(1, 2) / 4).softmax(dim=2).mean(dim=1) / 2
     assert torch.allclose(found.flatten(1), total, atol=1e-5)
     assert torch.allclose(found.sum((1, 2)), torch.ones(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["film", "tokens"])
+def test_numbers_of_a_frame_change_that_frame_alone(part: str) -> None:
+    model, batch = awake(replace(SAME, **PARTS[part])), with_views(make_batch(32, length=2))
+    assert batch.coefficients is not None
+    numbers = batch.coefficients.clone()
+    numbers[1, 0, 3] += 1
+    before, after = model(batch).image, model(replace(batch, coefficients=numbers)).image
+    changed = (before - after).abs().amax(dim=(2, 3, 4)) > 1e-4
+    assert changed.tolist() == [[False, False], [True, False]]

@@ -13,6 +13,9 @@ from test_frame import TINY, face_at, frame_of, model_in
 
 from lib_vitface import media
 from lib_vitface.errors import CheckpointError, ConsentError, InputError
+from lib_vitface.faces import mesh
+from lib_vitface.faceset.morphable import COEFFICIENTS, EXPRESSIONS, SHAPES, Morphable
+from lib_vitface.faceset.texture import Expression
 from lib_vitface.models.checkpoint import Checkpoint, save_model
 from lib_vitface.models.config import SAEHDConfig
 from lib_vitface.models.swapper import build_model
@@ -76,6 +79,29 @@ def test_references_are_added_to_the_memory_without_training(tmp_path: Path) -> 
     np.testing.assert_array_equal(ModelSwapper(again, device="cpu")(FRAMES[:1], FACES[:1])[0].image, more.image)
     with pytest.raises(InputError, match="no memory of views"):
         ModelSwapper(model_in(tmp_path / "other", TINY), device="cpu", references=references)
+
+
+def test_the_morphable_face_is_told(tmp_path: Path) -> None:
+    """The network hears of the footage's expression and pose, and of the shape of whom it draws."""
+    frames = [
+        Expression(p, np.zeros(2, np.float32))
+        for p in mesh.vertices() + np.random.default_rng(0).normal(0, 0.2, (9, 468, 3))
+    ]
+    face = Morphable.build([(frames, mesh.vertices())])
+    shapes = {"shape_source": np.full(SHAPES, 0.5, np.float32), "shape_target": np.zeros(SHAPES, np.float32)}
+    made = model_in(tmp_path / "m", replace(TINY, condition="film", coefficients=COEFFICIENTS), awake)
+    model = save_model(made, {"morphable": {**face.arrays(), **shapes}})
+    swap = ModelSwapper(model, device="cpu")
+    told = swap.inputs(FRAMES, FACES)["coefficients"]
+    assert told.shape == (3, 1, COEFFICIENTS) and (told[..., -SHAPES:] == 0.5).all()
+    np.testing.assert_allclose(told[:, 0, EXPRESSIONS] * 30, [-6, 0, 6], atol=0.7)
+    assert (
+        ModelSwapper(model, device="cpu", identity=1).inputs(FRAMES, FACES)["coefficients"][..., -SHAPES:] == 0
+    ).all()
+    before = swap(FRAMES[:1], FACES[:1])[0].image
+    other = save_model(model, {"morphable": {**face.arrays(), **shapes, "shape_source": shapes["shape_source"] + 1}})
+    after = ModelSwapper(other, device="cpu")(FRAMES[:1], FACES[:1])[0].image
+    assert np.abs(before.astype(int) - after).max() > 2
 
 
 def test_it_runs_at_another_size(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "concat": ({"local_features": "concat"}, set()),
     "temporal": ({"clip_frames": 2, "weight_temporal": 5, "checkpointing": True}, {"temporal"}),
     "views": ({"memory_views": 4}, set()),
+    "morphable": ({"morphable": "both"}, set()),
     "hidden": ({"mask_patches": 0.3, "mask_pattern": "random", "attention_guided": 1.0, "covers": 1,
                 "cover_shapes": "objects"}, set()),
     "judges": ({"weight_geometry": 1, "weight_identity": 5, "dssim_scales": 3}, {"geometry", "identity"}),
@@ -29,7 +30,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
 }  # fmt: skip
 ALL = {
     "local_features": "attention", "clip_frames": 2, "memory_views": 4, "mask_patches": 0.3, "mask_pattern": "attention",
-    "attention_guided": 0.5, "cover_shapes": "all", "weight_gan": 0.1, "weight_temporal": 1,
+    "morphable": "film", "attention_guided": 0.5, "cover_shapes": "all", "weight_gan": 0.1, "weight_temporal": 1,
 }  # fmt: skip
 USUAL = {"step", "s", "wait", "dssim", "l1", "eyes_mouth", "edge", "mask", "total"}
 
@@ -54,6 +55,10 @@ def test_all_of_them_resume_exactly(facesets: tuple[Path, Path], tmp_path: Path)
     assert whole.keys() == parts.keys()
     assert [k for k in whole if not torch.equal(whole[k], parts[k])] == []
     views = open_model(tmp_path / "parts").arrays("views")
+    face = open_model(tmp_path / "parts").arrays("morphable")
+    assert face["expression"].shape == (16, 468, 3) and face["shape_source"].shape == face["shape_target"].shape == (
+        12,
+    )
     assert views["source"].shape == views["target"].shape == (4, 64, 64, 3)
 
 
@@ -68,7 +73,8 @@ def test_nothing_is_made_for_what_is_off(
         "lib_vitface.training.objective.PatchCritic", "lib_vitface.training.objective.temporal_dssim",
         "lib_vitface.training.sampler.motion", "lib_vitface.models.encoder.ViTEncoder.attention",
         "lib_vitface.models.swapper.LocalEncoder", "lib_vitface.models.swapper.ViewMemory",
-        "lib_vitface.models.encoder.TemporalAttention",
+        "lib_vitface.models.encoder.TemporalAttention", "lib_vitface.training.data.Morphable.build",
+        "lib_vitface.models.swapper.CoefficientTokens", "lib_vitface.models.decoder.Conditioning",
     ):  # fmt: skip
         monkeypatch.setattr(name, refuse)
     train(options(facesets, tmp_path / "m", steps=1))
