@@ -159,8 +159,8 @@ def test_models_draw_together_only_under_one_record(tmp_path: Path) -> None:
     first, second = (trained_under(tmp_path / n, record, model_in(tmp_path / n, TINY)) for n in "ab")
     stranger = trained_under(tmp_path / "c", other, model_in(tmp_path / "c", TINY))
     together = steps.open_swapper(asked(tmp_path, first, also=[second.folder]), space)
-    assert isinstance(together, Ensemble) and together.shares == [0.5, 0.5]
-    assert isinstance(steps.open_swapper(asked(tmp_path, first), space), ModelSwapper)
+    assert isinstance(together.inner, Ensemble) and together.inner.shares == [0.5, 0.5]
+    assert isinstance(steps.open_swapper(asked(tmp_path, first), space).inner, ModelSwapper)
     with pytest.raises(ConsentError, match="another consent record"):
         steps.open_swapper(asked(tmp_path, first, also=[stranger.folder]), space)
     records.revoke(record, open_keys(space), space)
@@ -177,7 +177,7 @@ def test_references_must_show_the_person_of_the_record(tmp_path: Path, monkeypat
     monkeypatch.setattr(references, "reference_views", lambda path, size, tick: (views, next(looks)))
     with_them = steps.open_swapper(asked(tmp_path, model, references=[tmp_path / "photos"]), space)
     expected = ModelSwapper(model, device="cpu", references=views)(FRAMES[:1], FACES[:1])[0]
-    np.testing.assert_array_equal(with_them(FRAMES[:1], FACES[:1])[0].image, expected.image)
+    np.testing.assert_array_equal(with_them.inner(FRAMES[:1], FACES[:1])[0].image, expected.image)
     with pytest.raises(ConsentError, match="shows somebody else"):
         steps.open_swapper(asked(tmp_path, model, references=[tmp_path / "photos"]), space)
 
@@ -191,7 +191,7 @@ def test_soup_and_size_are_asked_for_by_options(tmp_path: Path) -> None:
     torch.manual_seed(9)
     save_model(model, {"soup": build_model(TINY).state_dict()})
     plain, soup = (steps.open_swapper(asked(tmp_path, model, weights=w), space) for w in ("last", "soup"))
-    a, b = (swap(FRAMES[:1], FACES[:1])[0].image for swap in (plain, soup))
+    a, b = (swap.inner(FRAMES[:1], FACES[:1])[0].image for swap in (plain, soup))
     assert np.abs(a.astype(int) - b).max() > 2
     large = steps.open_swapper(asked(tmp_path, model, network_size=120), space)
     assert steps.members_of(large)[0].size == 96
