@@ -57,13 +57,23 @@ class _Array:
     places: list[int] = field(default_factory=list)
 
 
-def read(data: bytes, name: str) -> Any:
+@dataclass
+class Foreign:
+    """What stands for an object of a class that is not made here: the class's name, and the plain values it was saved with."""
+
+    path: str
+    arguments: Any = ()
+    state: Any = None
+
+
+def read(data: bytes, name: str, *, foreign: bool = False) -> Any:
     """The value a pickle stands for: None, bool, int, float, str, bytes, list, tuple, dict, set, numeric array, of any nesting.
 
-    Raises InputError naming the file (`name`) where it is damaged or holds anything else.
+    With `foreign` objects of other classes come as `Foreign`; nothing of theirs is run either. Raises InputError naming the file
+    (`name`) where it is damaged or holds anything else.
     """
     try:
-        return _Machine().run(data)
+        return _Machine(foreign).run(data)
     except _RefusedError as refused:
         raise InputError(
             f"{name}: its metadata holds {refused}, which plain face data never does; it was not read."
@@ -75,7 +85,8 @@ def read(data: bytes, name: str) -> Any:
 class _Machine:
     """Stack, marks and memo of one pickle."""
 
-    def __init__(self) -> None:
+    def __init__(self, foreign: bool = False) -> None:
+        self.foreign = foreign
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -161,9 +172,18 @@ class _Machine:
         function, arguments = self.last(2)
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             raise _RefusedError("a call")
-        if function.path not in _CALLS:
+        if function.path in _CALLS:
+            self.stack.append(_CALLS[function.path](arguments))
+        elif self.foreign:
+            self.stack.append(_stand_in(function, arguments))
+        else:
             raise _RefusedError(f"a call of {function.path[:60]}")
-        self.stack.append(_CALLS[function.path](arguments))
+
+    def new_object(self, _: Any) -> None:
+        made, arguments = self.last(2)
+        if not self.foreign or not isinstance(made, _Name):
+            raise _RefusedError("the instruction NEWOBJ")
+        self.stack.append(_stand_in(made, arguments))
 
     def build(self, _: Any) -> None:
         target, state = self.last(2)
@@ -175,8 +195,17 @@ class _Machine:
             for place in target.places:
                 self.memo[place] = array
             self.stack.append(array)
+        elif isinstance(target, Foreign):
+            target.state = state
+            self.stack.append(target)
         else:
             raise _RefusedError("an object of an own class")
+
+
+def _stand_in(function: _Name, arguments: tuple[Any, ...]) -> Foreign:
+    """`copyreg._reconstructor(class, base, state)` names the class among its arguments."""
+    made = next((a for a in arguments if isinstance(a, _Name)), None) if "_reconstructor" in function.path else None
+    return Foreign((made or function).path, tuple(a for a in arguments if not isinstance(a, _Name)))
 
 
 def _filled(state: Any) -> NDArray[Any]:
@@ -270,5 +299,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
         "STACK_GLOBAL": _Machine.stack_name,
         "REDUCE": _Machine.reduce,
         "BUILD": _Machine.build,
+        "NEWOBJ": _Machine.new_object,
     },
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from lib_vitface.faces.align import scale_points
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import GazeReader
 from lib_vitface.faceset.morphable import Morphable, coefficients, mirrored_landmarks
+from lib_vitface.faceset.morphable_files import with_file
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, read_expression, spread_views
 from lib_vitface.types import Floats, Image, Mask, Tick, no_tick
@@ -107,9 +109,12 @@ def load_person(
     )  # fmt: skip
 
 
-def told_persons(persons: Sequence[Person]) -> tuple[list[Person], dict[str, NDArray[Any]]]:
-    """The persons with coefficients of a morphable face made of them; and that face with both their shapes, as arrays."""
+def told_persons(persons: Sequence[Person], file: Path | None = None) -> tuple[list[Person], dict[str, NDArray[Any]]]:
+    """The persons with coefficients of a morphable face made of them, or of a `file`'s; and that face with both their shapes, as
+    arrays."""
     model = Morphable.build([(p.expressions, p.memory.neutral) for p in persons])
+    if file is not None:
+        model = with_file(model, file)
     arrays: dict[str, NDArray[Any]] = dict(model.arrays())
     told = []
     for name, person in zip(("source", "target"), persons, strict=True):

@@ -67,6 +67,13 @@ class TrainOptions:
         group="Model",
         choices=("none", "film", "tokens", "both"),
     )
+    morphable_file: Path | None = option(
+        None,
+        help="Take the morphable face from this file of the Basel Face Model (.mat, .h5) or FLAME (.pkl, .npz).",
+        group="Model",
+        kind="file",
+        advanced=True,
+    )
     checkpointing: bool = option(
         False,
         help="Work out the ViT's activations twice instead of keeping them: slower, less memory.",

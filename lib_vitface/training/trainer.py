@@ -113,7 +113,7 @@ def train(
         f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
     }
     if kind == "vit" and options.morphable != "none":
-        persons, memories["morphable"] = told_persons(persons)
+        persons, memories["morphable"] = told_persons(persons, options.morphable_file)
     sampler = make_sampler(options, persons, kind)
     if (pictures := sampler.views()) is not None:
         names = ("source", "target")

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from test_trainer import options, stop_at, weights
 
 from lib_vitface.errors import Cancelled, InputError
+from lib_vitface.faces import mesh
 from lib_vitface.models.checkpoint import back_up, open_model
 from lib_vitface.training.ensemble import average, soup
 from lib_vitface.training.objective import Objective
@@ -86,6 +89,16 @@ def test_nothing_is_made_for_what_is_off(
 def test_a_term_over_time_needs_clips(facesets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--clip-frames 2"):
         train(options(facesets, tmp_path / "m", weight_temporal=1))
+
+
+def test_a_file_gives_the_morphable_face(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    mean = mesh.vertices() * 1e4
+    axis = np.random.default_rng(0).normal(0, 1e3, (mean.size, 1))
+    savemat(tmp_path / "basel.mat", {"shapeMU": mean.reshape(-1, 1), "shapePC": axis, "shapeEV": [[1.0]]})
+    train(options(facesets, tmp_path / "m", steps=1, morphable="film", morphable_file=tmp_path / "basel.mat"))
+    face = open_model(tmp_path / "m").arrays("morphable")
+    np.testing.assert_allclose(face["shape"][0], axis.reshape(468, 3) / 1e4, atol=1e-3)
+    assert (face["shape"][1:] == 0).all()
 
 
 def test_views_are_shown(facesets: tuple[Path, Path], tmp_path: Path) -> None:
