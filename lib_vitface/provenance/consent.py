@@ -198,12 +198,16 @@ def check(record: ConsentRecord, workspace: Path) -> None:
     A clock that was set back does not help: no day before the last entry of the audit log is believed.
     """
     today, noted = datetime.date.today().isoformat(), audit.latest_day(workspace)
-    clock = f" (the clock says {today}, but the audit log goes to {noted})" if noted > today else ""
-    today = max(today, noted)
+    behind, today = noted > today, max(today, noted)
     if record.starts and record.starts > today:
         raise ConsentError(f"The consent of {record.who} begins on {record.starts}; wait until then.")
+    if record.expires and record.expires < today and behind:
+        raise ConsentError(
+            f"The consent of {record.who} ended on {record.expires}, and the clock is behind the audit log, which goes to {noted}; "
+            "ask for a new record."
+        )
     if record.expires and record.expires < today:
-        raise ConsentError(f"The consent of {record.who} ended on {record.expires}{clock}; ask for a new record.")
+        raise ConsentError(f"The consent of {record.who} ended on {record.expires}; ask for a new record.")
     if is_revoked(workspace, record.id):
         raise ConsentError(
             f"The consent of {record.who} (record {record.id[:8]}) was revoked; its models may not be used."

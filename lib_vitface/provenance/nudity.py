@@ -130,7 +130,8 @@ def fault_of(image: Image, what: str) -> str:
     score = 0.0 if classifier is None else classifier.score(image)
     if classifier is None or score < LIMIT:
         return ""
-    return f"{what}: shows nudity, says {classifier.name} (score {score:.2f}, limit {LIMIT:.2f}); ViTFace does not work on such material."
+    sure = f"score {score:.2f}, limit {LIMIT:.2f}"
+    return f"{what}: shows nudity, says {classifier.name} ({sure}); ViTFace does not work on such material."
 
 
 def _looked_at(path: Path) -> Iterator[tuple[int | None, Image]]:
