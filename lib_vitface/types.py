@@ -49,6 +49,7 @@ class Face:
     pose: Pose | None = None
     embedding: Floats | None = None  # [D] unit length
     track: int | None = None
+    iris: Floats | None = None  # [2, 2] centres of the irises, viewer's left first; NaN where the eye turns away
 
 
 @dataclass(frozen=True)

@@ -92,26 +92,28 @@ class EyeNet:
         return np.stack([self(image, face, left)[1][:, :2] for left in (False, True)]).astype(np.float32)
 
     def refine(self, image: Image, face: Face) -> Face:
-        """The face with lids moved (x and y) to where this network sees them; the face mesh alone leaves closed eyes ajar.
+        """The face with irises, and with lids moved (x and y) to where this network sees them; the face mesh alone leaves closed
+        eyes ajar.
 
         The eye that turns away from the camera is left as it was.
         """
         if face.landmarks is None or face.pose is None:
             raise ValueError("the face has no landmarks yet: run a landmarker first")
-        landmarks = face.landmarks.copy()
+        landmarks, irises = face.landmarks.copy(), np.full((2, 2), np.nan, np.float32)
         for left in (False, True):
             away = face.pose.yaw_deg if left else -face.pose.yaw_deg
             trust = float(np.interp(away, _FAR_EYE_DEG, (1.0, 0.0)))
             if trust == 0:
                 continue
-            contour, _ = self(image, face, left)
+            contour, iris = self(image, face, left)
+            irises[int(left)] = iris[0, :2]
             start = 0
             for ring, weight in _EYE_RINGS:
                 index = mesh.mirror_order()[list(ring)] if left else list(ring)
                 seen = contour[start : start + len(ring), :2]
                 landmarks[index, :2] += trust * weight * (seen - landmarks[index, :2])
                 start += len(ring)
-        return with_landmarks(face, landmarks)
+        return replace(with_landmarks(face, landmarks), iris=irises)
 
 
 def roi_matrix(face: Face) -> Matrix:

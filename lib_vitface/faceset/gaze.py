@@ -42,13 +42,17 @@ class GazeReader:
         or turned away."""
         nobody = Face(np.zeros(4, np.float32), 1.0, np.zeros((5, 2), np.float32))
         face = with_landmarks(nobody, landmarks)
-        gaze = UNKNOWN.copy()
-        yaw = fit_head(landmarks).pose.yaw_deg
-        for eye, away in enumerate((-yaw, yaw)):
-            if openness(landmarks, eye) > _OPEN[0] and away < _AWAY_DEG:
-                _, iris = self._eyes(image, face, left=eye == 1)
-                gaze[eye] = _place(landmarks, eye, iris[0, :2])
-        return gaze
+        return read_gaze(landmarks, self._eyes.irises(image, face)[:, 0])
+
+
+def read_gaze(landmarks: Floats, irises: Floats) -> Floats:
+    """Gaze as `GazeReader` gives it of landmarks `[468, 3]` and centres of irises `[2, 2]` in the same picture's pixels."""
+    gaze = UNKNOWN.copy()
+    yaw = fit_head(landmarks).pose.yaw_deg
+    for eye, away in enumerate((-yaw, yaw)):
+        if openness(landmarks, eye) > _OPEN[0] and away < _AWAY_DEG and np.isfinite(irises[eye]).all():
+            gaze[eye] = _place(landmarks, eye, irises[eye])
+    return gaze
 
 
 def openness(landmarks: Floats, eye: int) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lib_vitface.errors import InputError
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
 from lib_vitface.faces.parse import hull_mask
-from lib_vitface.faceset.gaze import GazeReader
+from lib_vitface.faceset.gaze import GazeReader, read_gaze
 from lib_vitface.faceset.morphable import Morphable, coefficients
 from lib_vitface.faceset.texture import TextureMemory, geometry_map, place_expression, read_expression
 from lib_vitface.models.checkpoint import Checkpoint, open_model
@@ -112,6 +112,7 @@ class ModelSwapper:
             TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
         )
         self._gaze = GazeReader()
+        self._fitting: dict[tuple[int, int], TextureMemory] = {}
         self._morphable: Morphable | None = None
         self._shapes: tuple[Floats, ...] = ()
         if isinstance(config, ViTSwapperConfig) and config.condition != "none":
@@ -148,7 +149,9 @@ class ModelSwapper:
             plain = crop.astype(np.float32)
             whole = np.ones(crop.shape[:2], np.float32)
             return _Placed(matrix, crop, landmarks, plain, whole, whole, plain)
-        seen = read_expression(landmarks, self._gaze(crop, landmarks))
+        irises = None if face.iris is None else apply(matrix, face.iris).astype(np.float32)
+        looking = self._gaze(crop, landmarks) if irises is None else read_gaze(landmarks, irises)
+        seen = read_expression(landmarks, looking)
         told = None
         if self._morphable is not None:
             fit = self._morphable.fit(landmarks[None], self._shapes[TARGET])
@@ -156,14 +159,21 @@ class ModelSwapper:
         own_points = scale_points(landmarks, side, self.size)
         own = self.target_small.render(own_points, self.size, seen).image
         if self.identity == TARGET:
-            drawn = self.target.render(landmarks, side, seen)
+            drawn = self._memory(TARGET, side).render(landmarks, side, seen)
         else:
             change = self.source.neutral - self.target.neutral
             if self.shape:
                 landmarks = place_expression(seen.points + self.shape * change, landmarks)
             wanted = replace(seen, points=seen.points + change)
-            drawn = self.source.render(landmarks, side, wanted, footage=crop.astype(np.float32))
+            drawn = self._memory(SOURCE, side).render(landmarks, side, wanted, footage=crop.astype(np.float32))
         return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, drawn.seen, own, told)
+
+    def _memory(self, person: int, side: int) -> TextureMemory:
+        """A person's memory no finer than the crop that is drawn: texels between pixels would shimmer."""
+        if (person, side) not in self._fitting:
+            whole = self.source if person == SOURCE else self.target
+            self._fitting[person, side] = whole.resized(min(whole.size, side))
+        return self._fitting[person, side]
 
     def _side(self, face: Face) -> int:
         """Side of the crop that keeps the frame's detail, in few steps so that it rarely changes."""

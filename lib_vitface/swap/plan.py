@@ -19,6 +19,7 @@ from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import five_points
 from lib_vitface.faces.parse import Hand
 from lib_vitface.faces.track import FaceChoice, Tracker, follow, smooth_window, summarise
+from lib_vitface.metrics.geometry import gaze
 from lib_vitface.swap.analysis import ChunkReader, Seen, load_arrays, load_seen, save_arrays, save_seen
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.types import Face, Floats
@@ -31,6 +32,8 @@ _FILL = 2  # frames without the face that are bridged; a longer gap is a face th
 _YAW_RAMP, _PITCH_RAMP = 10.0, 8.0  # degrees before the limit over which the swap fades
 _PRESENCE = (0.5, 0.8)  # the landmarker's own confidence between which the swap fades in
 _FILLED_PRESENCE = 0.7
+_IRIS_FRAMES, _GLANCE = 2.0, 0.06  # standard deviations of the irises' filter: frames, and widths of the eye
+_UNSEEN = np.full((2, 2), np.nan, np.float32)
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,31 @@ def _steady(window: Sequence[Seen | None], facts: _Facts, index: int) -> Face:
     unknown = np.full((mesh.POINT_COUNT, 2), np.nan, np.float32)
     motion = np.stack([one.motion[0] if one is not None and one.faces else unknown for one in window[1:]])
     landmarks = smooth_window(points, times, np.array(visible), motion)
-    return replace(face, landmarks=landmarks, points=five_points(landmarks), pose=align.fit_head(landmarks).pose)
+    irises = [_UNSEEN if one is None or not ok else one.faces[0].iris for one, ok in zip(window, visible, strict=True)]
+    iris = steady_irises(points, irises, landmarks)
+    pose = align.fit_head(landmarks).pose
+    return replace(face, landmarks=landmarks, points=five_points(landmarks), pose=pose, iris=iris)
+
+
+def steady_irises(points: Floats, irises: Sequence[Floats | None], steady: Floats) -> Floats:
+    """Irises `[2, 2]` of the middle frame of a window, without the jitter of single frames, where `steady` landmarks have them.
+
+    `points` `[W, 468, 3]` and `irises` `[W]` of `[2, 2]` px (NaN or None where unknown). A glance is quick and large, jitter is
+    small: frames that look elsewhere do not count (bilateral filter, Tomasi and Manduchi 1998).
+    """
+    seen = [_UNSEEN if one is None else one for one in irises]
+    offsets = np.stack([gaze(one[:, None], landmarks) for one, landmarks in zip(seen, points, strict=True)])
+    apart = (np.arange(len(seen)) - len(seen) // 2) / _IRIS_FRAMES
+    unlike = ((offsets - offsets[len(seen) // 2]) ** 2).sum(axis=2) / _GLANCE**2
+    weight = np.exp(-0.5 * (apart[:, None] ** 2 + unlike))
+    known = np.isfinite(unlike)
+    sums = np.where(known, weight, 0).sum(axis=0)
+    mean = np.where(known[..., None], weight[..., None] * offsets, 0).sum(axis=0) / np.maximum(sums, 1e-9)[:, None]
+    mean[sums == 0] = np.nan
+    ends = steady[list(mesh.EYE_CORNERS), :2].astype(np.float64).reshape(2, 2, 2)
+    along = ends[:, 1] - ends[:, 0]
+    down = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    return np.asarray(ends.mean(axis=1) + mean[:, :1] * along + mean[:, 1:] * down, np.float32)
 
 
 def bridged_hands(window: Sequence[Sequence[Hand]], middle: int) -> tuple[Hand, ...]:

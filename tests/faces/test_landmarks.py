@@ -48,6 +48,16 @@ def test_what_is_found_agrees_with_itself(seen: tuple[Image, Face]) -> None:
     assert np.abs(points - canonical).mean() < 0.05 * np.ptp(points[:, 1])
 
 
+def test_a_face_knows_its_irises(seen: tuple[Image, Face]) -> None:
+    image, face = seen
+    assert face.iris is not None
+    for eye, loop in enumerate((mesh.RIGHT_EYE, mesh.LEFT_EYE)):
+        low, high = points_of(face)[list(loop), :2].min(axis=0), points_of(face)[list(loop), :2].max(axis=0)
+        assert (low < face.iris[eye]).all() and (face.iris[eye] < high).all()
+    apart = np.linalg.norm(face.iris - EyeNet().irises(image, face)[:, 0], axis=1)
+    assert apart.max() < 0.05 * (face.points[1, 0] - face.points[0, 0])
+
+
 @pytest.mark.parametrize("roll", [-35.0, 20.0])
 def test_a_turned_and_enlarged_picture_turns_its_landmarks(
     landmarker: MeshLandmarker, seen: tuple[Image, Face], roll: float

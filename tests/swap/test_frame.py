@@ -14,7 +14,7 @@ import torch
 from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faces.parse import hull_mask
-from lib_vitface.faceset.gaze import UNKNOWN
+from lib_vitface.faceset.gaze import UNKNOWN, read_gaze
 from lib_vitface.faceset.texture import TextureMemory
 from lib_vitface.models.checkpoint import Checkpoint, save_model
 from lib_vitface.models.config import Config, EncoderConfig, SAEHDConfig, ViTSwapperConfig
@@ -121,3 +121,36 @@ def test_shape_moves_the_outline_of_what_is_drawn(model: Checkpoint, tmp_path: P
 def test_a_face_without_landmarks_is_refused(model: Checkpoint) -> None:
     with pytest.raises(ValueError, match="landmarks"):
         ModelSwapper(model, device="cpu")([frame_of()], [replace(face_at(Pose(0, 0, 0), 5, 150, 145), landmarks=None)])
+
+
+def test_the_drawn_eyes_follow_the_footages_irises_and_the_memory_fits_the_crop(tmp_path: Path) -> None:
+    """One view with dark irises in the middle; the footage's stand to the right."""
+    size = 256
+    landmarks = landmarks_at(Pose(0, 0, 0), 9.0, size / 2, size / 2)
+    image = np.full((size, size, 3), 210, np.uint8)
+    ends = landmarks[list(mesh.EYE_CORNERS), :2].reshape(2, 2, 2)
+    for middle in ends.mean(axis=1):
+        cv2.circle(image, tuple(int(v) for v in middle.round()), 4, (10, 10, 10), -1, cv2.LINE_AA)
+    memory = TextureMemory.build([(image, landmarks, read_gaze(landmarks, ends.mean(axis=1)))], 512)
+    torch.manual_seed(0)
+    network = build_model(TINY)
+    parts = {f"memory_{name}": memory.arrays() for name in SHADES}
+    checkpoint = save_model(
+        Checkpoint(tmp_path / "m", TINY, "m", 1, 1.0, None), {"weights": network.state_dict(), **parts}
+    )
+    swap = ModelSwapper(checkpoint, device="cpu")
+    face = face_at(Pose(0, 0, 0), 9.0, 150, 150)
+    assert face.landmarks is not None
+    corners = face.landmarks[list(mesh.EYE_CORNERS), :2].reshape(2, 2, 2)
+    places = []
+    for across in (0.0, 0.15):
+        irises = corners.mean(axis=1) + across * (corners[:, 1] - corners[:, 0])
+        (swapped,) = swap([frame_of()], [replace(face, iris=irises.astype(np.float32))])
+        inside = align.apply(swapped.frame_to_crop, corners[0]).round().astype(int)
+        row = swapped.image[inside[:, 1].min() - 2 : inside[:, 1].max() + 3, inside[0, 0] + 3 : inside[1, 0] - 2]
+        dark = np.clip(190 - row.astype(float).mean(axis=2), 0, None)
+        width = float(inside[1, 0] - inside[0, 0])
+        places.append(float((dark * np.arange(row.shape[1])).sum() / dark.sum()) / width)
+    assert 0.07 < places[1] - places[0] < 0.2
+    side = swapped.image.shape[0]
+    assert swap._memory(0, side).size == side < 512, "texels between the pixels of the crop would shimmer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from lib_vitface.options import build
 from lib_vitface.swap import color
 from lib_vitface.swap.analysis import ChunkReader, Seen, load_seen, save_seen
 from lib_vitface.swap.blend import MODES
-from lib_vitface.swap.plan import Plan, bridged_hands, fade, limits, make_plan, read_plan
+from lib_vitface.swap.plan import Plan, bridged_hands, fade, limits, make_plan, read_plan, steady_irises
 from lib_vitface.swap.settings import BLENDS, COLORS, SwapOptions
 from lib_vitface.swap.stream import FrameStream
-from lib_vitface.types import Face, Frame, Pose
+from lib_vitface.types import Face, Floats, Frame, Pose
 
 LOOKS = np.linalg.qr(np.random.default_rng(1).normal(size=(128, 4)))[0].T.astype(np.float32)
 
@@ -64,7 +65,7 @@ def test_names_in_the_light_settings_agree_with_the_code() -> None:
 
 def test_analysis_comes_back_from_disk(tmp_path: Path) -> None:
     hand = Hand(np.random.default_rng(0).random((21, 2)).astype(np.float32), 0.75)
-    a, b = face_at(50, 60), face_at(200, 60, person=None)
+    a, b = replace(face_at(50, 60), iris=np.arange(4, dtype=np.float32).reshape(2, 2)), face_at(200, 60, person=None)
     motion = np.full((2, 468, 2), np.nan, np.float32)
     motion[0] = 0.25
     frames = [
@@ -83,6 +84,7 @@ def test_analysis_comes_back_from_disk(tmp_path: Path) -> None:
         assert one.pose == other.pose and one.score == other.score and one.presence == other.presence
         assert (one.embedding is None) == (other.embedding is None)
     assert np.array_equal(back[1].faces[0].embedding, LOOKS[0])
+    assert np.array_equal(back[1].faces[0].iris, a.iris) and np.isnan(back[1].faces[1].iris).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -276,3 +278,52 @@ def test_chunk_reader_keeps_few_files(tmp_path: Path) -> None:
     assert list(reader.run(35)) == list(range(35)) and loads == [0, 1, 2, 3]
     assert reader[29] == 29 and loads == [0, 1, 2, 3]
     assert reader[0] == 0 and loads[-1] == 0
+
+
+def irises_of(face: Face, across: float, down: float = 0.0) -> Floats:
+    """Irises `across` and `down` widths of the eye from the middles of a frontal face's eyes."""
+    assert face.landmarks is not None
+    ends = face.landmarks[list(mesh.EYE_CORNERS), :2].reshape(2, 2, 2)
+    along = ends[:, 1] - ends[:, 0]
+    return (ends.mean(axis=1) + across * along + down * along[:, ::-1] * [-1, 1]).astype(np.float32)
+
+
+def test_irises_are_steadied_where_they_tremble_not_where_they_glance() -> None:
+    random = np.random.default_rng(0)
+    faces = [face_at(100 + 2 * k, 100) for k in range(41)]
+    wanted = np.where(np.arange(41) < 20, -0.1, 0.15)  # one quick glance
+    noisy = wanted + random.normal(0, 0.015, 41)
+    points = np.stack([face.landmarks for face in faces if face.landmarks is not None])
+    irises = [irises_of(face, across) for face, across in zip(faces, noisy, strict=True)]
+    error = {"raw": [], "steady": []}
+    for k in range(8, 33):
+        window = slice(k - 8, k + 9)
+        found = steady_irises(points[window], irises[window], points[k])
+        width = np.linalg.norm(points[k, 33, :2] - points[k, 133, :2])
+        truth = irises_of(faces[k], wanted[k])
+        error["steady"].append(np.abs(found - truth).max() / width)
+        error["raw"].append(np.abs(irises[k] - truth).max() / width)
+    assert np.mean(error["steady"]) < 0.65 * np.mean(error["raw"])
+    assert max(error["steady"]) < 0.06, "the glance comes at once"
+
+
+def test_an_iris_that_is_not_seen_is_not_made_up() -> None:
+    face = face_at(100, 100)
+    assert face.landmarks is not None
+    points = np.stack([face.landmarks] * 5)
+    some = irises_of(face, 0.1)
+    some[1] = np.nan
+    found = steady_irises(points, [some, None, some, irises_of(face, 0.1), None], points[2])
+    assert found[0] == pytest.approx(some[0], abs=1e-3) and np.isnan(found[1]).all()
+    assert np.isnan(steady_irises(points, [some, some, None, some, some], points[2])).all()
+
+
+def test_the_plan_gives_each_face_its_irises(tmp_path: Path) -> None:
+    faces = [face_at(100, 100) for _ in range(9)]
+    frames = [seen(k, [replace(face, iris=irises_of(face, 0.1 + 0.01 * (-1) ** k))]) for k, face in enumerate(faces)]
+    plan = plan_of(tmp_path, frames)
+    middle = plan.face(4)
+    assert middle is not None and middle.iris is not None
+    truth = irises_of(faces[4], 0.1)
+    jitter = np.abs(irises_of(faces[4], 0.11) - truth).max()
+    assert np.abs(middle.iris - truth).max() < 0.4 * jitter
