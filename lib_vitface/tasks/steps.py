@@ -296,6 +296,7 @@ def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) ->
         ModelSwapper(
             checkpoint,
             device=options.device,
+            shape=options.shape,
             weights=part,
             backend=options.backend,
             size=None if options.network_size is None else options.network_size // 32 * 32,

@@ -183,7 +183,7 @@ class Studio:
 
         publisher = publisher_of(options.model, self.site.workspace, "pictures")  # asks for consent each time
         folders = (options.model, *options.also, *options.references)
-        chosen = (options.device, options.backend, options.weights, options.network_size)
+        chosen = (options.device, options.backend, options.weights, options.network_size, options.shape)
         key = f"{[(str(folder), identity(folder)) for folder in folders]} {chosen}"
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None

@@ -203,3 +203,19 @@ def test_views_of_references_are_spread_and_cut_as_the_network_wants(tmp_path: P
     views, look = references.reference_views(tmp_path, 64)
     assert views.shape == (3, 64, 64, 3) and views.dtype == np.uint8 and views.std() > 10
     assert float(np.linalg.norm(look)) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_sources_own_proportions_are_drawn_where_asked_for(tmp_path: Path) -> None:
+    space = tmp_path / "space"
+    record = steps.declare(space, LOOK, "A")
+    model = trained_under(tmp_path / "m", record, model_in(tmp_path / "m", TINY))
+    memory = model.arrays("memory_source")
+    longer = memory["neutral"].copy()
+    longer[:, 1] *= 1.25  # a longer face: eyes higher, chin lower
+    save_model(model, {"memory_source": {**memory, "neutral": longer}})
+    kept, half, own = (
+        steps.open_swapper(asked(tmp_path, model, shape=s), space).inner(FRAMES[:1], FACES[1:2])[0] for s in (0, 0.5, 1)
+    )
+    rows = [np.flatnonzero(one.mask.max(axis=1) > 0.5) for one in (kept, half, own)]
+    heights = [r[-1] - r[0] for r in rows]
+    assert heights[0] < heights[1] < heights[2] and heights[2] > 1.1 * heights[0]
