@@ -109,3 +109,21 @@ def test_a_job_is_stopped_and_gone_on_with(page: Any, workspace: Path) -> None:
     assert (workspace / "outputs" / "whole.mp4").is_file()
     unfold(page, "vitface-queue")
     assert "done" in wait_text(page, "vitface-queue-table", "swap")
+
+
+def test_two_results_are_compared_blindly(page: Any, workspace: Path) -> None:
+    """After the others: two films, one vote, and which was which."""
+    for name in ("one.mp4", "two.mp4"):
+        (workspace / "outputs" / name).write_bytes((workspace / "uploads" / "film.mp4").read_bytes())
+    open_tab(page, "Evaluate")
+    unfold(page, "vitface-blind")
+    page.locator("#vitface-blind-vote-left").click()
+    wait_text(page, "vitface-blind-said", "Draw a moment first")
+    type_into(page, "vitface-blind-one", "one.mp4")
+    type_into(page, "vitface-blind-two", "two.mp4")
+    page.locator("#vitface-blind-draw").click()
+    wait_for(page, lambda: page.locator("#vitface-blind-left img, #vitface-blind-right img").count() == 2)
+    page.locator("#vitface-blind-vote-right").click()
+    said = wait_text(page, "vitface-blind-said", "right was")
+    assert "100%" in said or "0%" in said
+    assert "to" in said
