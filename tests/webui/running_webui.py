@@ -40,21 +40,31 @@ class Running:
 
 
 @contextlib.contextmanager
-def extension(webui: Path) -> Iterator[None]:
-    """This checkout among the WebUI's extensions."""
-    linked = [path for path in (webui / "extensions").iterdir() if path.is_symlink() and path.resolve() == ROOT]
-    link = webui / "extensions" / "vitface-under-test"
+def extension(webui: Path) -> Iterator[str]:
+    """This checkout among the WebUI's extensions, and the always-on script of the tests; the name it has there."""
+    folder = webui / "extensions"
+    linked = [path.name for path in folder.iterdir() if path.is_symlink() and path.resolve() == ROOT]
+    links = {"vitface-painter": Path(__file__).parent / "painter"}
     if not linked:
-        link.symlink_to(ROOT)
+        links["vitface-under-test"] = ROOT
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
     try:
-        yield
+        yield linked[0] if linked else "vitface-under-test"
     finally:
-        link.unlink(missing_ok=True)
+        for name in links:
+            (folder / name).unlink(missing_ok=True)
+
+
+def painted_face(folder: Path) -> Path:
+    """What the always-on script of the tests paints: a face of the workspace's target."""
+    images = sorted((Path(str(WORKSPACE)) / "facesets" / "target" / "images").glob("*.jpg")) if WORKSPACE else []
+    return images[0] if images else folder / "none.jpg"
 
 
 @contextlib.contextmanager
-def webui(folder: Path, *arguments: str, workspace: Path | None = None) -> Iterator[Running]:
-    """A running WebUI with fresh settings; ended at the end."""
+def webui(folder: Path, *arguments: str, workspace: Path | None = None, enabled: bool = True) -> Iterator[Running]:
+    """A running WebUI with fresh settings, and with the extension unless it is not `enabled`; ended at the end."""
     home = Path(str(DIR)).resolve()
     python = os.environ.get("VITFACE_WEBUI_PYTHON")
     places = [home / "venv/bin/python", home.parent / "venv/bin/python"]
@@ -64,7 +74,6 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None) -> Itera
         port = free.getsockname()[1]
     log = folder / "webui.log"
     settings = folder / "settings.json"
-    settings.write_text(json.dumps({"outdir_samples": str(folder / "pictures"), "outdir_grids": str(folder / "grids")}))
     command = [
         python,
         "launch.py",
@@ -79,10 +88,14 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None) -> Itera
     command += ["--vitface-dir", str(workspace or folder / "workspace"), *arguments]
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}}
     environment |= {"SD_WEBUI_RESTARTING": "1", "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-    with extension(home), log.open("wb") as out:
+    environment["PAINTER_FACE"] = str(painted_face(folder))
+    chosen = {"outdir_samples": str(folder / "pictures"), "outdir_grids": str(folder / "grids")}
+    with extension(home) as name, log.open("wb") as out:
+        settings.write_text(json.dumps({**chosen, "disabled_extensions": [] if enabled else [name]}))
         process = subprocess.Popen(command, cwd=home, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
-            wait_for(process, f"http://127.0.0.1:{port}/vitface/v1/", log)
+            first = "vitface/v1/" if enabled else "sdapi/v1/scripts"
+            wait_for(process, f"http://127.0.0.1:{port}/{first}", log)
             yield Running(f"http://127.0.0.1:{port}", log)
         finally:
             process.send_signal(signal.SIGINT)
