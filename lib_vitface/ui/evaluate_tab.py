@@ -13,12 +13,15 @@ import gradio as gr
 from lib_vitface.errors import ViTFaceError
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.ui import blind, dialect, form, markup, plots
-from lib_vitface.ui.panel import Panel
+from lib_vitface.ui.panel import Panel, folded
 from lib_vitface.ui.runner import Runner
 
 HINT = (
     "Name the source (a faceset or clips), the footage before and after, and press “Measure”: whose face it is, how true it is to "
     "the footage, and how steady."
+)
+BENCHMARK_HINT = (
+    "Trains models of several kinds equally long on the same footage and measures them where they have not looked."
 )
 _CURVES = {"source_cosine": "to the source", "target_cosine": "to the target"}
 
@@ -34,8 +37,8 @@ class MeasureForm(form.Form):
         return found
 
 
-def build(runner: Runner) -> Panel:
-    """Places the tab."""
+def build(runner: Runner) -> list[Panel]:
+    """Places the tab; returns the panels of measuring and of the benchmark."""
     with gr.Row():
         with gr.Column(scale=5):
             fields = MeasureForm(runner.site, "evaluate", "vitface-evaluate")
@@ -46,6 +49,7 @@ def build(runner: Runner) -> Panel:
             report = gr.File(label="Report", elem_id="vitface-evaluate-report-file", visible=False, interactive=False)
     with gr.Accordion("Blind comparison", open=False, elem_id="vitface-blind"):
         _blind(runner)
+    benchmark = folded(runner, "benchmark", "Benchmark", BENCHMARK_HINT)
     fields.wire()
 
     def details(job: Any) -> list[Any]:
@@ -55,7 +59,7 @@ def build(runner: Runner) -> Panel:
         return [curves_of(job), dialect.update(value=str(path) if path.is_file() else None, visible=path.is_file())]
 
     panel.wire(details, [curves, report])
-    return panel
+    return [panel, benchmark]
 
 
 def curves_of(job: Any) -> str:

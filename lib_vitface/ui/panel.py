@@ -12,7 +12,8 @@ from lib_vitface.errors import ViTFaceError
 from lib_vitface.jobs import Job
 from lib_vitface.ui import dialect, markup
 from lib_vitface.ui.form import Form
-from lib_vitface.ui.runner import Runner, task_of
+from lib_vitface.ui.form import build as build_form
+from lib_vitface.ui.runner import Runner, task_named, task_of
 
 Details = Callable[[Job | None], list[Any]]
 _SHOWN = 30
@@ -117,6 +118,16 @@ class Panel:
 
     def _newest(self) -> str | None:
         return next(iter(self._choices()), None)
+
+
+def folded(runner: Runner, task: str, start: str, hint: str) -> Panel:
+    """A task that is seldom needed: its form and its jobs, behind a fold."""
+    with gr.Accordion(start, open=False, elem_id=f"vitface-{task}"):
+        fields = build_form(runner.site, task, task_named(task).options, f"vitface-{task}")
+        panel = Panel(runner, fields, start, hint)
+    fields.wire()
+    panel.wire()
+    return panel
 
 
 def queue_table(runner: Runner) -> str:

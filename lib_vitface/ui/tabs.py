@@ -29,19 +29,19 @@ def build(runner: Runner, studio: Studio, title: str = "ViTFace") -> gr.Blocks:
             with gr.Tab("Dataset", elem_id="vitface-tab-dataset") as dataset:
                 dataset_panel, listed, renewed = dataset_tab.build(runner)
             with gr.Tab("Train", elem_id="vitface-tab-train") as train:
-                train_panel = train_tab.build(runner)
+                train_panels = train_tab.build(runner)
             with gr.Tab("Swap", elem_id="vitface-tab-swap") as swap:
                 swap_panel, queue = swap_tab.build(runner, studio)
             with gr.Tab("Check", elem_id="vitface-tab-check"):
                 check_tab.build(runner)
             with gr.Tab("Evaluate", elem_id="vitface-tab-evaluate") as evaluate:
-                evaluate_panel = evaluate_tab.build(runner)
+                evaluate_panels = evaluate_tab.build(runner)
         pairs = (
             (clone, clone_panel),
             (dataset, dataset_panel),
-            (train, train_panel),
+            *((train, panel) for panel in train_panels),
             (swap, swap_panel),
-            (evaluate, evaluate_panel),
+            *((evaluate, panel) for panel in evaluate_panels),
         )
         for tab, panel in pairs:
             _renew(tab, panel)

@@ -11,7 +11,7 @@ from lib_vitface import media
 from lib_vitface.errors import ViTFaceError
 from lib_vitface.training.settings import TrainOptions
 from lib_vitface.ui import dialect, form, history, markup
-from lib_vitface.ui.panel import Panel
+from lib_vitface.ui.panel import Panel, folded
 from lib_vitface.ui.runner import Runner
 
 HINT = (
@@ -20,8 +20,11 @@ HINT = (
 )
 
 
-def build(runner: Runner) -> Panel:
-    """Places the tab."""
+EXPORT_HINT = "Makes a folder of the model that swaps without PyTorch: choose it in the Swap tab like any other model."
+
+
+def build(runner: Runner) -> list[Panel]:
+    """Places the tab; returns the panels of training and of export."""
     site = runner.site
     with gr.Row():
         with gr.Column(scale=5):
@@ -39,6 +42,7 @@ def build(runner: Runner) -> Panel:
                 1, 2, value=1, step=1, label="Earlier previews", elem_id="vitface-train-moment", visible=False
             )
     fields.wire()
+    export = folded(runner, "export", "Export", EXPORT_HINT)
 
     def details(job: Any) -> list[Any]:
         folder = Path(job.options["model"]) if job else None
@@ -70,4 +74,4 @@ def build(runner: Runner) -> Panel:
     panel.wire(details, [plot, picture, moment])
     dialect.on(moment.release, earlier, [panel.job, moment], [picture])
     dialect.on(ask.click, take, fields.components, [estimate])
-    return panel
+    return [panel, export]
