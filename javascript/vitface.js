@@ -75,6 +75,77 @@
         });
     }
 
+    // Languages of the page of its own (window.vitfaceTexts); the WebUI translates by itself, from the same file
+    const texts = window.vitfaceTexts || {};
+    const NAMES = ["placeholder", "title", "aria-label"];
+    const originals = new WeakMap(); // of text nodes and elements: what was said before, and what we made of it
+    let language = "en";
+
+    function translated(owner, name, now) {
+        const known = originals.get(owner) || {};
+        const before = known[name] && known[name].made === now ? known[name].original : now;
+        const found = (texts[language] || {})[before.trim()];
+        const made = found ? before.replace(before.trim(), function () { return found; }) : before;
+        known[name] = {original: before, made: made};
+        originals.set(owner, known);
+        return made;
+    }
+
+    function translate(node) {
+        if (node.nodeType === Node.TEXT_NODE) {
+            if (!node.nodeValue.trim() || /^(SCRIPT|STYLE|TEXTAREA)$/.test((node.parentElement || {}).tagName)) return;
+            const made = translated(node, "text", node.nodeValue);
+            if (made !== node.nodeValue) node.nodeValue = made;
+        } else if (node.nodeType === Node.ELEMENT_NODE && node.id !== "vitface-language") {
+            NAMES.forEach(function (name) {
+                const now = node.getAttribute(name);
+                if (!now) return;
+                const made = translated(node, name, now);
+                if (made !== now) node.setAttribute(name, made);
+            });
+            node.childNodes.forEach(translate);
+        }
+    }
+
+    function speak(name) {
+        language = name;
+        document.documentElement.lang = name;
+        translate(document.body);
+    }
+
+    function offer() {
+        const note = document.querySelector("#vitface-note .vitface-note");
+        if (!note || document.querySelector("#vitface-language")) return;
+        const choice = document.createElement("select");
+        choice.id = "vitface-language";
+        choice.setAttribute("aria-label", "Language / 言語");
+        [["en", "English"], ["ja", "日本語"]].forEach(function (one) { choice.add(new Option(one[1], one[0])); });
+        choice.value = language;
+        choice.addEventListener("change", function () {
+            window.localStorage.setItem("vitface-language", choice.value);
+            speak(choice.value);
+        });
+        note.prepend(choice);
+    }
+
+    function startSpeaking() {
+        const own = (navigator.language || "en").startsWith("ja") ? "ja" : "en";
+        new MutationObserver(function (changes) {
+            offer();
+            changes.forEach(function (change) {
+                if (change.type === "childList") change.addedNodes.forEach(translate);
+                else translate(change.target);
+            });
+        }).observe(document.body, {subtree: true, childList: true, characterData: true, attributeFilter: NAMES});
+        speak(window.localStorage.getItem("vitface-language") || own);
+        offer();
+    }
+
+    if (window.vitfaceTexts) {
+        if (document.body) startSpeaking();
+        else document.addEventListener("DOMContentLoaded", startSpeaking);
+    }
+
     document.addEventListener("input", slide, true);
     window.setInterval(poll, EVERY_MS);
     if (typeof onUiLoaded === "function") onUiLoaded(addButtons);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 import logging
 import socket
 import sys
@@ -78,7 +79,16 @@ def make_app(site: Site, logins: dict[str, str]) -> Any:
     routes.mount(app, routes.Api(runner, studio), [basic_guard(logins)] if logins else [])
     css, script = ((ROOT / name).read_text(encoding="utf-8") for name in ("style.css", "javascript/vitface.js"))
     site.outputs.mkdir(parents=True, exist_ok=True)
+    script = f"window.vitfaceTexts = {json.dumps(languages())};\n{script}"
     return dialect.mount(app, page, site.outputs, logins, css, script)
+
+
+def languages() -> dict[str, dict[str, str]]:
+    """Texts of the page in other languages, from the files the WebUI reads; ja: {English: Japanese}."""
+    found = {}
+    for path in sorted((ROOT / "localizations").glob("*.json")):
+        found[path.stem.partition("_")[0]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def serve(arguments: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ HINT = (
     "Drop clips and photos of one person, best from all sides and in different light, and press “Build”. Clips of 10 to 30 "
     "seconds in which the head turns slowly are ideal."
 )
+WHICH = ("kept", "removed", "all")
 _COLUMNS, _HEIGHT = 5, 460
 
 
@@ -92,9 +93,7 @@ class Browser:
             self.show = gr.Button("Show", elem_id="vitface-gallery-show", scale=1)
         with gr.Row():
             self.order = gr.Dropdown(list(faces.ORDERS), value="as found", label="Sort", elem_id="vitface-gallery-sort")
-            self.only = gr.Radio(
-                ["kept", "removed", "all"], value="kept", label="Which", elem_id="vitface-gallery-which"
-            )
+            self.only = gr.Radio(list(WHICH), value="kept", label="Which", elem_id="vitface-gallery-which")
         self.share = gr.Slider(
             5, 100, value=100, step=5, label="First part of the order (%)", elem_id="vitface-gallery-share"
         )

@@ -13,7 +13,7 @@ import numpy as np
 from lib_vitface.jobs import Job
 from lib_vitface.types import Image
 
-_STATES = {
+STATES = {
     "queued": "waiting",
     "running": "running",
     "done": "done",
@@ -45,7 +45,7 @@ def progress(job: Job | None) -> str:
     live = " vitface-live" if state in {"queued", "running"} else ""
     note = "stopping …" if job.stop_requested and state == "running" else job.note
     left = f" · about {seconds(_left(job, share))} left" if live and share > 0.03 else ""
-    head = f'<span class="vitface-state vitface-state-{state}">{_STATES[state]}</span> {share:.0%} {escape(note)}{left}'
+    head = f'<span class="vitface-state vitface-state-{state}">{STATES[state]}</span> {share:.0%} {escape(note)}{left}'
     bar = f'<div class="vitface-bar"><div style="width:{100 * share:.1f}%"></div></div>'
     return f'<div class="vitface-progress{live}" role="status" data-job="{escape(job.id)}">{head}{bar}</div>' + message(
         job.error or "", "bad" if state == "failed" else "hint"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driving import TABS, open_tab, type_into, wait_text
+from driving import TABS, open_tab, type_into, wait_for, wait_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,3 +112,27 @@ def test_an_open_address_needs_a_login(python: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "--login" in done.stderr
+
+
+def test_the_page_speaks_japanese(browser: Any, address: str) -> None:
+    """By the browser's own language, by choice, and still after it was opened again."""
+    context = browser.new_context(locale="ja-JP", viewport={"width": 1300, "height": 900})
+    page = context.new_page()
+    page.goto(address)
+    start = page.locator("#vitface-clone-start")
+    wait_for(page, lambda: start.count() and start.inner_text() == "クローン")
+    assert page.get_attribute("html", "lang") == "ja"
+    assert (
+        page.locator("#vitface-clone-source textarea").first.get_attribute("placeholder").startswith("ワークスペース")
+    )
+    page.locator("#vitface-language").select_option("en")
+    wait_for(page, lambda: start.inner_text() == "Clone")
+    page.reload()
+    wait_for(page, lambda: start.count() and page.locator("#vitface-language").count())
+    assert start.inner_text() == "Clone"
+    page.locator("#vitface-language").select_option("ja")
+    page.locator(
+        "#vitface-tabs [role=tab]:visible, #vitface-tabs > .tab-nav > button:visible", has_text="評価"
+    ).first.click()
+    wait_for(page, lambda: "測定" in page.locator("#vitface-evaluate-start").inner_text())
+    context.close()

@@ -47,12 +47,15 @@ def extension(webui: Path) -> Iterator[str]:
     links = {"vitface-painter": Path(__file__).parent / "painter"}
     if not linked:
         links["vitface-under-test"] = ROOT
-    for name, target in links.items():
-        (folder / name).symlink_to(target)
+    made = [
+        name for name in links if not (folder / name).is_symlink()
+    ]  # another one may be running from the same checkout
+    for name in made:
+        (folder / name).symlink_to(links[name])
     try:
         yield linked[0] if linked else "vitface-under-test"
     finally:
-        for name in links:
+        for name in made:
             (folder / name).unlink(missing_ok=True)
 
 
@@ -90,6 +93,7 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None, enabled:
     environment |= {"SD_WEBUI_RESTARTING": "1", "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     environment["PAINTER_FACE"] = str(painted_face(folder))
     chosen = {"outdir_samples": str(folder / "pictures"), "outdir_grids": str(folder / "grids")}
+    chosen |= {f"outdir_{kind}_samples": str(folder / "pictures") for kind in ("txt2img", "img2img")}  # the API's
     with extension(home) as name, log.open("wb") as out:
         settings.write_text(json.dumps({**chosen, "disabled_extensions": [] if enabled else [name]}))
         process = subprocess.Popen(command, cwd=home, env=environment, stdout=out, stderr=subprocess.STDOUT)

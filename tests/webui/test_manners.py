@@ -188,6 +188,10 @@ def test_a_folder_of_pictures_is_swapped(trained: Running, tmp_path: Path) -> No
         page.locator("#img2img_prompt textarea").fill("painted")
         page.locator("#mode_img2img button", has_text="Batch").first.click()
         page.wait_for_timeout(500)
+        page.locator(
+            "#img2img_batch_source button, #img2img_batch_source [role=tab]", has_text="directory"
+        ).last.click()
+        page.wait_for_timeout(500)
         for name, value in (("img2img_batch_input_dir", inside), ("img2img_batch_output_dir", outside)):
             page.locator(f"#{name} textarea").fill(str(value))
         for name, value in (("steps", 2), ("width", 256), ("height", 256)):
