@@ -88,7 +88,9 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None, enabled:
         str(port),
     ]
     command += ["--always-cpu"] if (home / "modules_forge").is_dir() else ["--no-half", "--use-cpu", "all"]
-    command += ["--vitface-dir", str(workspace or folder / "workspace"), *arguments]
+    if enabled:  # of an extension that is off the WebUI knows no flags
+        command += ["--vitface-dir", str(workspace or folder / "workspace")]
+    command += arguments
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}}
     environment |= {"SD_WEBUI_RESTARTING": "1", "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     environment["PAINTER_FACE"] = str(painted_face(folder))

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image as Pillow
-from running_webui import WORKSPACE, Running, webui
+from running_webui import DIR, WORKSPACE, Running, webui
 from test_real import arguments, ask, difference, face, is_marked, model_name, request_of
 
 FACE = (80, 80, 176, 200)
@@ -216,6 +216,8 @@ def test_models_and_jobs_lie_where_the_flag_says(trained: Running) -> None:
 
 
 def test_switched_off_it_leaves_no_trace(tmp_path: Path) -> None:
+    places = [Path(str(DIR)) / "models" / "vitface", Path(str(DIR)) / "outputs" / "vitface"]
+    before = [place.exists() for place in places]
     with webui(tmp_path, "--api", enabled=False) as plain:
         scripts = ask(plain.url + "/sdapi/v1/scripts")[1]
         assert not [name for kind in scripts.values() for name in kind if "vitface" in name.lower()]
@@ -227,5 +229,5 @@ def test_switched_off_it_leaves_no_trace(tmp_path: Path) -> None:
         assert status == 200
         assert "ViTFace" not in answer["info"]
         assert b"xmpmeta" not in pictures(answer)[0]
-    assert not (tmp_path / "workspace").exists(), "not even a folder is made"
+    assert [place.exists() for place in places] == before, "not even a folder is made"
     assert "vitface" not in (tmp_path / "ui.json").read_text().lower()
