@@ -157,9 +157,10 @@ def test_a_lora_in_the_prompt_changes_what_is_drawn(watched: Running) -> None:
         pytest.skip("the tiny network of tests/webui/make_checkpoint.py is for the WebUI; Forge knows whole ones only")
     from safetensors.numpy import save_file
 
-    weights, name = np.random.default_rng(0), "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
+    # the last layer: most others of a network that was never trained are followed by one that is zero
+    weights, name = np.random.default_rng(0), "lora_unet_conv_out"
     path = Path(str(DIR)) / "models" / "Lora" / "vitface-test.safetensors"
-    down, up = (weights.normal(size=size).astype(np.float32) for size in ((4, 64), (64, 4)))
+    down, up = (weights.normal(size=size).astype(np.float32) for size in ((4, 32, 3, 3), (4, 4, 1, 1)))
     save_file(
         {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.array(4.0, np.float32)},
         path,
