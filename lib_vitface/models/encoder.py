@@ -91,14 +91,14 @@ class ViTEncoder(nn.Module):
         """
         x = self._embed(self.look(image))
         if self.temporal and length > 1 and times is None:
-            times = torch.arange(length, device=x.device).repeat(len(x) // length, 1) / 25
+            times = torch.arange(length, device=x.device).repeat(x.shape[0] // length, 1) / 25
         for index in range(self.config.num_hidden_layers):
             if self.checkpointing and self.training:
                 x = checkpoint(self._layer, index, x, length, times, use_reentrant=False)
             else:
                 x = self._layer(index, x, length, times)
         tokens = self.vit.layernorm(x)[:, 1:]
-        return tokens.transpose(1, 2).reshape(len(image), self.config.hidden_size, self.side, self.side)
+        return tokens.transpose(1, 2).reshape(image.shape[0], self.config.hidden_size, self.side, self.side)
 
     @torch.no_grad()
     def attention(self, image: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ class ViTEncoder(nn.Module):
             grid = places[:, 1:].transpose(1, 2).unflatten(2, (own, own))
             grid = F.interpolate(grid.float(), size=(self.side, self.side), mode="bicubic")
             places = torch.cat([places[:, :1], grid.flatten(2).transpose(1, 2).to(places.dtype)], dim=1)
-        return torch.cat([embeddings.cls_token.expand(len(image), -1, -1).to(patches.dtype), patches], dim=1) + places
+        return torch.cat([embeddings.cls_token.expand(image.shape[0], -1, -1).to(patches.dtype), patches], dim=1) + places
 
 
 def _publish_names(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:

@@ -26,7 +26,7 @@ class ViewMemory(nn.Module):
     def fuse(self, tokens: torch.Tensor) -> torch.Tensor:
         """Memory `[P, tokens, C]` of P persons with V views each: `[P, V, C, h, w]`."""
         patches = self.norm_asked(tokens.permute(0, 1, 3, 4, 2).flatten(1, 3))
-        questions = self.questions.expand(len(tokens), -1, -1)
+        questions = self.questions.expand(tokens.shape[0], -1, -1)
         found, _ = self.attention(self.norm(questions), patches, patches, need_weights=False)
         memory = questions + found
         return memory + self.mix(self.norm_after(memory))

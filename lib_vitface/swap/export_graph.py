@@ -42,6 +42,9 @@ def write_onnx(
                 output_names=list(OUTPUTS), dynamic_shapes=(tuple(free.values()),), external_data=False,
             )  # fmt: skip
         model = onnx.load(str(path))
+        fixed = [v.name for v in model.graph.input if not v.type.tensor_type.shape.dim[0].dim_param]
+        if fixed:  # e.g. by a `len(tensor)` in a network, which the exporter takes for a constant
+            raise RuntimeError(f"the number of clips became fixed in {', '.join(fixed)}")
         shrink_by_products(model)
         for name, value in facts.items():
             entry = model.metadata_props.add()
