@@ -136,7 +136,9 @@ class ViTEncoder(nn.Module):
             grid = places[:, 1:].transpose(1, 2).unflatten(2, (own, own))
             grid = F.interpolate(grid.float(), size=(self.side, self.side), mode="bicubic")
             places = torch.cat([places[:, :1], grid.flatten(2).transpose(1, 2).to(places.dtype)], dim=1)
-        return torch.cat([embeddings.cls_token.expand(image.shape[0], -1, -1).to(patches.dtype), patches], dim=1) + places
+        return (
+            torch.cat([embeddings.cls_token.expand(image.shape[0], -1, -1).to(patches.dtype), patches], dim=1) + places
+        )
 
 
 def _publish_names(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:

@@ -124,9 +124,9 @@ class OnnxNetwork:
         self._wanted = {item.name for item in self._session.get_inputs()}
 
     def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
-        given = {name: values for name, values in inputs.items() if name in self._wanted}
-        image, mask = self._session.run(list(OUTPUTS), given)
-        return image, mask
+        image, mask = self._session.run(list(OUTPUTS), _asked(inputs, self._wanted))
+        frames = inputs["image"].shape[1]
+        return image[:, :frames], mask[:, :frames]
 
 
 class OpenVinoNetwork:
@@ -149,8 +149,9 @@ class OpenVinoNetwork:
         self._wanted = {name for port in self._model.inputs for name in port.get_names()}
 
     def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
-        found = self._model({name: values for name, values in inputs.items() if name in self._wanted})
-        image, mask = (found[name] for name in OUTPUTS)
+        found = self._model(_asked(inputs, self._wanted))
+        frames = inputs["image"].shape[1]
+        image, mask = (found[name][:, :frames] for name in OUTPUTS)
         return image, mask
 
 
@@ -229,6 +230,17 @@ def open_network(
         raise CheckpointError(
             f"{PACKAGES[chosen]} cannot run {checkpoint.folder} ({reason}); export it again."
         ) from error
+
+
+def _asked(inputs: Mapping[str, Floats], wanted: set[str]) -> dict[str, Floats]:
+    """What an exported network asks for. One that knows time takes clips of two frames or more: a single frame is shown to it twice
+    at the same time, as which frames do not look at each other."""
+    given = {name: values for name, values in inputs.items() if name in wanted}
+    if "times" in wanted:
+        given.setdefault("times", np.zeros(inputs["image"].shape[:2], np.float32))
+        if inputs["image"].shape[1] == 1:
+            given = {name: np.repeat(values, 2, axis=1) for name, values in given.items()}
+    return given
 
 
 def _package(module: str, why: str = "") -> Any:

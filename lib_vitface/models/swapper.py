@@ -40,7 +40,7 @@ class ViTSwapper(nn.Module):
             t.flatten(0, 1)
             for t in (batch.image, batch.reference, batch.reference_mask, batch.own_reference, batch.geometry)
         )
-        identity = batch.identity.repeat_interleave(length)
+        identity = batch.identity[:, None].expand(-1, length).flatten()  # which exporters know, unlike a repetition
         tokens = self.tokens(image, None if batch.masked is None else batch.masked.flatten(0, 1), length, batch.times)
         if self.config.memory_tokens:
             memory = batch.memory

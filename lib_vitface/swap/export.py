@@ -35,13 +35,14 @@ FILE = "network.onnx"
 MOST = 0.5  # grey levels an exported float network may differ by before it is refused
 _CLIPS = (1, 3)  # how many clips the check runs at once; the file is made with two
 _CALIBRATION, _JUDGED = 24, 8  # pictures that int8 ranges are measured on, and others that the result is judged by
+_CLIP = 4  # frames of a clip, for a network that looks at time
 _ROUNDS = 5  # alternating rounds of the speed measurement
 Inputs = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
 class Exporting:
-    """How: `weights` last or best, `opset` of ONNX, `quantize` none or int8."""
+    """How: `weights` last, best or soup, `opset` of ONNX, `quantize` none or int8."""
 
     weights: str = "last"
     opset: int = 18
@@ -55,16 +56,11 @@ def export_model(checkpoint: Checkpoint, output: Path, how: Exporting, tick: Tic
     Raises `MissingDependencyError` without the packages, `CheckpointError` where the exported network answers otherwise than the
     trained one, `OutputError`.
     """
-    config = checkpoint.config
-    if isinstance(config, ViTSwapperConfig) and (config.clip_frames > 1 or config.memory_tokens):
-        raise CheckpointError(
-            f"{checkpoint.folder} looks at clips or remembers views, which an exported network cannot; swap with it as it is."
-        )
     needed = ("onnx", "onnxscript", "onnxruntime")
     if not all(util.find_spec(name) for name in needed):
         raise MissingDependencyError(f"`export` needs packages of its own: pip install {' '.join(needed)}")
     tick(0, 4, "drawing pictures to check with")
-    part = "best" if how.weights == "best" else "weights"
+    part = {"last": "weights"}.get(how.weights, how.weights)
     trained = TrainedSource(checkpoint, part)
     pictures = sample_inputs(checkpoint, trained, _CALIBRATION + _JUDGED)
     try:
@@ -106,15 +102,20 @@ def _as_folder(checkpoint: Checkpoint, folder: Path, how: Exporting) -> Checkpoi
     notes = {"preset": preset, "exported": {"weights": how.weights, "opset": how.opset, "quantized": how.quantize}}
     files, digests = {PART: FILE}, {PART: digest(folder / FILE)}
     made = replace(checkpoint, folder=folder, notes=notes, files=files, digests=digests)
-    return save_model(made, {name: checkpoint.arrays(name) for name in ("memory_source", "memory_target")})
+    read = ("memory_source", "memory_target", "morphable")  # what swapping reads besides
+    return save_model(made, {name: checkpoint.arrays(name) for name in read if name in checkpoint.files})
 
 
 class _SourceOnly(nn.Module):
-    """The network with the identity fixed: tensors named as `types.Batch` has them in, picture and mask out."""
+    """The network with the identity fixed: tensors named as `types.Batch` has them in, picture and mask out. `memory` `[1, K, C]` is
+    what it remembers of the source's views, where it has a part for that.
+    """
 
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, names: Sequence[str], memory: torch.Tensor | None) -> None:
         super().__init__()
         self.network, self.names = network, tuple(names)
+        self.memory: torch.Tensor | None
+        self.register_buffer("memory", memory)
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         values = dict(zip(self.names, tensors, strict=True))
@@ -123,7 +124,7 @@ class _SourceOnly(nn.Module):
             colours, mask = self.network.drawn(image.flatten(0, 1), SOURCE)
             return colours.reshape(image.shape), mask.reshape(image[:, :, :1].shape)
         identity = torch.full((image.shape[0],), SOURCE, dtype=torch.int64, device=image.device)
-        output = self.network(Batch(**values, identity=identity))
+        output = self.network(Batch(**values, identity=identity, memory=self.memory))
         return output.image, output.mask
 
 
@@ -135,10 +136,16 @@ class TrainedSource:
     def __init__(self, checkpoint: Checkpoint, part: str) -> None:
         self._network = build_model(checkpoint.config)
         self._network.load_state_dict(checkpoint.tensors(part))
+        self._network.eval()
+        self._memory: torch.Tensor | None = None
+        if isinstance(checkpoint.config, ViTSwapperConfig) and checkpoint.config.memory_tokens:
+            views = np.ascontiguousarray(checkpoint.arrays("views")["source"].transpose(0, 3, 1, 2)[None])
+            with torch.no_grad():
+                self._memory = self._network.remember(torch.from_numpy(views).float() / 255)  # type: ignore[operator]
 
     def module(self, names: Sequence[str]) -> nn.Module:
         """As a module of plain tensors, in the order of `names`."""
-        return _SourceOnly(self._network, names).eval()
+        return _SourceOnly(self._network, names, self._memory).eval()
 
     def __call__(self, inputs: Inputs) -> tuple[Floats, Floats]:
         with torch.inference_mode():
@@ -147,10 +154,16 @@ class TrainedSource:
 
 
 def sample_inputs(checkpoint: Checkpoint, network: Network, count: int) -> list[Inputs]:
-    """What the network is shown of `count` frames that are drawn from the model's own memory of the target."""
+    """What the network is shown of `count` clips drawn from the model's own memory of the target; frames, where it knows no time."""
     swapper = ModelSwapper(checkpoint, network=network)
     views = drawn_views(swapper.target, count, 2 * checkpoint.config.resolution)
-    return [swapper.inputs([image], [face]) for image, face in views]
+    if not swapper.context:
+        return [swapper.inputs([image], [face]) for image, face in views]
+    clips = ([views[(k + i) % count] for i in range(_CLIP)] for k in range(count))
+    return [
+        swapper.inputs([image for image, _ in clip], [face for _, face in clip], [i / 25 for i in range(_CLIP)])
+        for clip in clips
+    ]
 
 
 def drawn_views(memory: TextureMemory, count: int, side: int) -> list[tuple[Image, Face]]:
@@ -196,10 +209,11 @@ def compare(
             f"{made.folder.name}: the exported network is {off} grey levels off the trained one; try another --opset."
         )
     shown = joined(pictures[:4])
+    frames = float(np.prod(shown["image"].shape[:2]))
     times = alternating({"torch_float32": trained, **engines}, lambda network: network(shown))
     return {
         "max_difference": differences,
-        "seconds_per_frame": {name: round(value / 4, 5) for name, value in times.items()},
+        "seconds_per_frame": {name: round(value / frames, 5) for name, value in times.items()},
         "times_as_fast": {name: round(times["torch_float32"] / value, 2) for name, value in times.items()},
     }
 
@@ -209,8 +223,10 @@ def _difference(trained: Network, engine: Network, pictures: Sequence[Inputs]) -
     for clips in _CLIPS:
         for start in range(0, len(pictures) - clips + 1, clips):
             shown = joined(pictures[start : start + clips])
-            (a, b), (c, d) = trained(shown), engine(shown)
-            gaps.append((float(np.abs(a - c).max()), float(np.abs(b - d).max()), float(((a - c) ** 2).mean())))
+            for frames in {1, shown["image"].shape[1]}:
+                part = {name: np.ascontiguousarray(values[:, :frames]) for name, values in shown.items()}
+                (a, b), (c, d) = trained(part), engine(part)
+                gaps.append((float(np.abs(a - c).max()), float(np.abs(b - d).max()), float(((a - c) ** 2).mean())))
     worst, error = np.max(gaps, axis=0), float(np.mean([g[2] for g in gaps]))
     return {
         "picture_grey_levels": round(float(worst[0]) * 255, 5),

@@ -25,15 +25,12 @@ def write_onnx(
 ) -> None:
     """The network as an ONNX file whose first axis (clips) is free; `facts` become its metadata.
 
-    `example` holds two clips or more; a second axis of more than one frame is free as well. Raises `CheckpointError` where torch
-    or ONNX cannot express the network.
+    `example` holds two clips or more, of `types.Batch`'s shapes; where they are longer than a frame, their length is free as well.
+    Raises `CheckpointError` where torch or ONNX cannot express the network.
     """
     onnx = import_module("onnx")
     clips, frames = torch.export.Dim("clips"), torch.export.Dim("frames")
-    free = {
-        name: {0: clips, **({1: frames} if values.ndim == 5 and values.shape[1] > 1 else {})}
-        for name, values in example.items()
-    }
+    free = {name: {0: clips, **({1: frames} if values.shape[1] > 1 else {})} for name, values in example.items()}
     tensors = tuple(torch.from_numpy(values) for values in example.values())
     try:
         with torch.no_grad(), _quiet():

@@ -126,17 +126,15 @@ class ModelSwapper:
     ) -> list[SwappedFace]:
         """New faces for faces with landmarks; one result per frame, in order. Frames without `times` know nothing of each other."""
         placed = [self._place(frame, face) for frame, face in zip(frames, faces, strict=True)]
-        inputs = self._inputs(placed)
-        if self.context and times is not None:
-            inputs = {name: values.swapaxes(0, 1) for name, values in inputs.items()}
-            inputs["times"] = (np.asarray(times, np.float64) - times[0]).astype(np.float32)[None]
-        images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(inputs))
+        images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(self._inputs(placed, times)))
         pictures = images.transpose(0, 2, 3, 1)
         return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0], strict=True)]
 
-    def inputs(self, frames: Sequence[Image], faces: Sequence[Face]) -> Mapping[str, Floats]:
+    def inputs(
+        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+    ) -> Mapping[str, Floats]:
         """What the network is shown of a clip: the fields of `types.Batch` but `identity`, as arrays."""
-        return self._inputs([self._place(frame, face) for frame, face in zip(frames, faces, strict=True)])
+        return self._inputs([self._place(frame, face) for frame, face in zip(frames, faces, strict=True)], times)
 
     def _place(self, frame: Image, face: Face) -> _Placed:
         if face.landmarks is None:
@@ -182,8 +180,8 @@ class ModelSwapper:
         best = next((s for s in _STEPS if s * self.size >= 0.9 * wanted), _STEPS[-1])
         return int(best * self.size)
 
-    def _inputs(self, placed: Sequence[_Placed]) -> dict[str, Floats]:
-        """What `types.Batch` names, but `identity`, as arrays."""
+    def _inputs(self, placed: Sequence[_Placed], times: Sequence[float] | None) -> dict[str, Floats]:
+        """What `types.Batch` names, but `identity`, as arrays: clips of one frame, or one clip where `times` count."""
         size = self.size
 
         def ready(pictures: Sequence[NDArray[Any]]) -> Floats:
@@ -196,7 +194,7 @@ class ModelSwapper:
 
         points = [scale_points(p.landmarks, p.crop.shape[0], size) for p in placed]
         told = [p.told for p in placed if p.told is not None]
-        return {
+        found = {
             **({"coefficients": np.stack(told)[:, None]} if told else {}),
             "image": ready([small(p.crop).astype(np.float32) / 255 for p in placed]),
             "reference": ready([np.clip(small(p.drawn), 0, 255) / 255 for p in placed]),
@@ -204,6 +202,10 @@ class ModelSwapper:
             "own_reference": ready([np.clip(small(p.own), 0, 255) / 255 for p in placed]),
             "geometry": ready([geometry_map(p, size) for p in points]),
         }
+        if self.context and times is not None:
+            found = {name: np.ascontiguousarray(values.swapaxes(0, 1)) for name, values in found.items()}
+            found["times"] = (np.asarray(times, np.float64) - times[0]).astype(np.float32)[None]
+        return found
 
     def _finish(self, placed: _Placed, image: Floats, mask: Mask) -> SwappedFace:
         """The network's correction, enlarged, on the memory's full detail."""

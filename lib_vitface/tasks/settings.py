@@ -99,9 +99,9 @@ class ExportOptions:
     overwrite: bool = option(False, help="Replace a model that was exported there before.", group="Files")
     weights: str = option(
         "last",
-        help="Which weights of the model: the last ones, or the best ones by the loss on held-out frames.",
+        help="Which weights of the model: last, best by the loss on held-out frames, or averaged (train --soup).",
         group="Network",
-        choices=("last", "best"),
+        choices=("last", "best", "soup"),
     )
     quantize: str = option(
         "none",

@@ -12,9 +12,10 @@ import torch
 from test_frame import TINY, face_at, frame_of, model_in
 
 from lib_vitface.errors import CheckpointError, InputError
-from lib_vitface.models.checkpoint import Checkpoint, open_model
+from lib_vitface.models.checkpoint import Checkpoint, open_model, save_model
 from lib_vitface.models.config import Config, SAEHDConfig
 from lib_vitface.models.runtime import open_network, pick_backend
+from lib_vitface.swap.export import Exporting, TrainedSource, export_model
 from lib_vitface.swap.frame import TARGET, ModelSwapper
 from lib_vitface.types import Image, Pose
 
@@ -32,8 +33,6 @@ def stirred(network: torch.nn.Module) -> None:
 
 
 def exported(folder: Path, config: Config, quantize: str = "none") -> tuple[Checkpoint, Checkpoint, dict[str, object]]:
-    from lib_vitface.swap.export import Exporting, export_model
-
     trained = model_in(folder / "trained", config, stirred)
     found = export_model(trained, folder / "made", Exporting("last", 18, quantize))
     return trained, open_model(folder / "made"), found
@@ -103,7 +102,7 @@ def test_what_an_exported_model_cannot_do(made: tuple[Checkpoint, Checkpoint, di
     for wrong, words in (
         ({"identity": TARGET}, "source only"),
         ({"backend": "torch"}, "no weights for torch"),
-        ({"weights": "best"}, "--weights best"),
+        ({"weights": "best"}, "last weights only"),
     ):
         with pytest.raises(CheckpointError, match=words):
             ModelSwapper(ready, device="cpu", **wrong)
@@ -144,6 +143,35 @@ def test_an_autoencoder_draws_the_source(kind: str, tmp_path: Path) -> None:
     source, target = (open_network(trained, device="cpu", identity=who)(inputs)[0] for who in (0, TARGET))
     drawn = swapper.network(inputs)[0]
     assert np.abs(drawn - source).mean() < 0.3 * np.abs(drawn - target).mean()
+
+
+@needs_onnx
+def test_what_a_network_knows_of_time_and_views_goes_along(tmp_path: Path) -> None:
+    """Attention over time, in clips of any length, and the source's remembered views, against the trained network."""
+    config = replace(TINY, clip_frames=3, memory_tokens=4, fusion="attention")
+    trained = model_in(tmp_path / "trained", config, stirred)
+    random = np.random.default_rng(2)
+    views = {who: random.integers(0, 256, (5, 64, 64, 3)).astype(np.uint8) for who in ("source", "target")}
+    trained = save_model(trained, {"views": views})
+    found = export_model(trained, tmp_path / "made", Exporting("last", 18, "none"))
+    stated = found["max_difference"]["onnx"]
+    assert stated["picture_grey_levels"] < 0.05
+    ready = open_model(tmp_path / "made")
+    swapper = ModelSwapper(ready, device="cpu", backend="onnx")
+    frames, faces = [picture(), frame_of(), picture()[::-1].copy()], [FACE] * 3
+    alone, together = swapper(frames, faces), swapper(frames, faces, [0.0, 0.04, 0.08])
+    gap = max(np.abs(a.image.astype(int) - b.image).max() for a, b in zip(alone, together, strict=True))
+    assert gap > 1, "neighbours count where their times are known"
+    for k, face in enumerate(faces):
+        np.testing.assert_array_equal(swapper([frames[k]], [face])[0].image, alone[k].image)
+    forgetful = save_model(replace(trained, folder=tmp_path / "other"), {
+        **{name: trained.arrays(name) for name in ("memory_source", "memory_target")}, "weights": trained.tensors("weights"),
+        "views": {**views, "source": views["target"]},
+    })  # fmt: skip
+    inputs = swapper.inputs(frames, faces)
+    a, b = (TrainedSource(model, "weights")(inputs)[0] for model in (trained, forgetful))
+    np.testing.assert_allclose(swapper.network(inputs)[0], a, atol=2e-4)
+    assert np.abs(a - b).max() > 2e-3, "the views say whom it draws"
 
 
 @needs_onnx
