@@ -326,3 +326,35 @@ def test_the_script_page_has_fields_to_paste(host: Any) -> None:
     assert [control for control, _ in script.infotext_fields] == controls
     assert "ViTFace model" in script.paste_field_names
     assert controls[0].elem_id == "vitface-img2img-model"
+
+
+def test_every_control_of_the_script_reaches_the_swap(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each control, set to another value, changes the options that the swap is made with."""
+    from lib_vitface.ui.studio import read_picture_options
+
+    def effect(values: list[Any]) -> tuple[Any, Any]:
+        with_studio(host, monkeypatch)
+        p = fake_webui.Processing()
+        host.ViTFaceScript().run(p, *values)
+        return read_picture_options(p.vitface)
+
+    script = host.ViTFaceScript()
+    with gr.Blocks():
+        controls = script.ui(is_img2img=False)
+    usual = [control.value for control in controls]
+    usual[0] = "me"
+    assert script.form.items[0].name == "model"
+    before = effect(usual)
+    for number, item in enumerate(script.form.items):
+        spec = item.spec
+        if item.type is bool:
+            other: Any = not item.default
+        elif spec.choices:
+            other = next(choice for choice in spec.choices if choice != item.default)
+        elif item.type in {int, float}:
+            ends = [end for end in (spec.low, spec.high, 7) if end is not None and end != item.default]
+            other = item.type(ends[0])
+        else:
+            other = "other"
+        values = [*usual[:number], [other] if item.many and spec.choices else other, *usual[number + 1 :]]
+        assert effect(values) != before, f"{item.name} has no effect"
