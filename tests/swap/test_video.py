@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from itertools import islice
@@ -82,6 +83,28 @@ def test_stopping_keeps_what_was_done(whole: Path, tmp_path: Path) -> None:
     assert not chosen.output.exists()
     result = swap_video(chosen, Tint(), PlainDoor(), store)  # type: ignore[arg-type]
     assert result["resumed_chunks"] >= 3 and chosen.output.read_bytes() == whole.read_bytes()
+
+
+def test_a_model_that_sees_neighbours_is_stopped_and_resumed_as_well(tmp_path: Path) -> None:
+    """Its clips have frames before and after them, also where a resumed run begins."""
+    made = []
+    for name, until in (("whole", math.inf), ("parts", 24 + 12)):
+        (tmp_path / name).mkdir()
+        chosen = options(tmp_path / name, input=locate("sample_source"), **PLAIN)
+        store = JobStore(tmp_path / name / "work")
+
+        def stop(done: float, total: float, note: str = "", until: float = until) -> None:
+            if note == "swapping" and done > until:
+                raise Cancelled("enough")
+
+        swapper = Tint(context=3)
+        if until < math.inf:
+            with pytest.raises(Cancelled):
+                swap_video(chosen, swapper, PlainDoor(), store, stop)  # type: ignore[arg-type]
+        swap_video(chosen, swapper, PlainDoor(), store)  # type: ignore[arg-type]
+        assert max(swapper.clips) == swapper.clip_length + 2 * 3
+        made.append(chosen.output.read_bytes())
+    assert made[0] == made[1]
 
 
 def test_outputs_that_are_there_are_kept(tmp_path: Path) -> None:
