@@ -109,7 +109,7 @@ class Faceset:
         """A value of the faceset's own notes."""
         with self._reading():
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return default if row is None else json.loads(row[0])
+            return default if row is None else json.loads(row[0])
 
     def records(self, kept: bool | None = True, ids: Sequence[int] | None = None) -> Iterator[Record]:
         """Faces in order of id (or of `ids`), one at a time."""
@@ -201,8 +201,8 @@ class Faceset:
             total = dict(self._db.execute("SELECT reason, SUM(count) FROM drops GROUP BY reason").fetchall())
             query = "SELECT reason, COUNT(*) FROM faces WHERE kept = 0 GROUP BY reason"
             for reason, number in self._db.execute(query):
-                total[reason] = total.get(reason, 0) + number
-        return {reason: int(total[reason]) for reason in sorted(total)}
+                total[reason] = (total.get(reason) or 0) + number
+        return {reason: int(total[reason] or 0) for reason in sorted(total, key=str)}
 
     def summary(self) -> dict[str, Any]:
         """What the faceset holds, JSON-ready."""
@@ -214,8 +214,8 @@ class Faceset:
             "path": str(self.path),
             "finished": self.finished,
             "faces": len(self),
-            "frames": sum(i["frames"] for i in inputs),
-            "found": sum(i["found"] for i in inputs),
+            "frames": sum(i["frames"] or 0 for i in inputs),
+            "found": sum(i["found"] or 0 for i in inputs),
             "dropped": self.dropped(),
             "identities": int(identities),
             "synthetic": int(synthetic),
@@ -244,7 +244,7 @@ class Faceset:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise CheckpointError(f"{self.path / INDEX} cannot be read ({error}); build the faceset again.") from None
 
     def _value(self, query: str) -> Any:
