@@ -292,7 +292,9 @@ def test_clone_does_it_all_and_goes_on(
 
 
 def test_every_heavy_task_is_on_this_road() -> None:
-    assert {name for name, task in TASKS.items() if task.heavy} == {
+    """Or, as these, on a road of its own (tests/tasks)."""
+    elsewhere = {"benchmark", "export"}
+    assert {name for name, task in TASKS.items() if task.heavy} - elsewhere == {
         "clone",
         "demo",
         "faceset",
