@@ -127,7 +127,7 @@ def test_generation_without_the_script_is_untouched(running: Running) -> None:
 def test_a_missing_model_is_told_before_anything_is_painted(running: Running) -> None:
     body = {"prompt": "a face", "steps": 2, "width": SIZE, "height": SIZE, "script_name": "vitface"}
     status, said = ask(running.url + "/sdapi/v1/txt2img", {**body, "script_args": ["no-such-model"]})
-    assert status == 400
+    assert 400 <= status < 500
     assert "no-such-model" in said["detail"]
 
 
