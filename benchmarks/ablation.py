@@ -111,7 +111,7 @@ def figures_of(row: dict[str, Any]) -> dict[str, float | None]:
 
 
 def summary(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """By row and column: `mean` over the seeds; `better` and `spread`, mean and standard deviation of the differences to `vit` of the
+    """By row and column: `mean` over the seeds; `difference` and `spread`, mean and standard deviation of the differences to `vit` of the
     same seed (`spread` None for one seed)."""
     figures = {name: figures_of(row) for name, row in rows.items()}
     found: dict[str, dict[str, dict[str, float | None]]] = {}
@@ -124,7 +124,7 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, fl
             gaps = [a - b for a, b in pairs if a is not None and b is not None]
             found[row][column] = {
                 "mean": statistics.fmean(values) if values else None,
-                "better": statistics.fmean(gaps) if gaps and row != BASE else None,
+                "difference": statistics.fmean(gaps) if gaps and row != BASE else None,
                 "spread": statistics.stdev(gaps) if len(gaps) > 1 and row != BASE else None,
             }
     return found
@@ -139,7 +139,7 @@ def table(found: dict[str, dict[str, dict[str, float | None]]]) -> str:
         for column in columns:
             cell = cells[column]
             text = "–" if cell["mean"] is None else f"{cell['mean']:.4g}"
-            if cell["better"] is not None:
+            if cell["difference"] is not None:
                 text += (
                     f" ({cell['better']:+.2g}" + ("" if cell["spread"] is None else f" ± {cell['spread']:.1g}") + ")"
                 )

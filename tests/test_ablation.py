@@ -43,10 +43,10 @@ def test_differences_are_those_of_equal_seeds() -> None:
     rows = {"vit#0": row(30), "+views#0": row(31), "vit#1": row(34), "+views#1": row(34.5, None), "saehd-df#0": row(25)}
     found = ablation.summary(rows)
     views = found["+views"]["held out PSNR dB"]
-    assert (views["mean"], views["better"]) == (pytest.approx(32.75), pytest.approx(0.75))
+    assert (views["mean"], views["difference"]) == (pytest.approx(32.75), pytest.approx(0.75))
     assert views["spread"] == pytest.approx(0.3536, abs=1e-3)
-    assert found["vit"]["held out PSNR dB"] == {"mean": 32, "better": None, "spread": None}
-    assert found["saehd-df"]["held out PSNR dB"] == {"mean": 25, "better": -5, "spread": None}
+    assert found["vit"]["held out PSNR dB"] == {"mean": 32, "difference": None, "spread": None}
+    assert found["saehd-df"]["held out PSNR dB"] == {"mean": 25, "difference": -5, "spread": None}
     assert found["+views"]["identity (dlib)"]["mean"] == 0.9 and found["+views"]["SSIM"]["mean"] is None
     lines = ablation.table(found).splitlines()
     assert len(lines) == 5 and "32.75 (+0.75 ± 0.4)" in lines[3]
