@@ -111,7 +111,7 @@ def figures_of(row: dict[str, Any]) -> dict[str, float | None]:
 
 
 def summary(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """By row and column: `mean` over the seeds; `difference` and `spread`, mean and standard deviation of the differences to `vit` of the
+    """By row and column: `mean` over the seeds; `difference` and `spread`, mean and deviation of the differences to `vit` of the
     same seed (`spread` None for one seed)."""
     figures = {name: figures_of(row) for name, row in rows.items()}
     found: dict[str, dict[str, dict[str, float | None]]] = {}
@@ -141,7 +141,9 @@ def table(found: dict[str, dict[str, dict[str, float | None]]]) -> str:
             text = "–" if cell["mean"] is None else f"{cell['mean']:.4g}"
             if cell["difference"] is not None:
                 text += (
-                    f" ({cell['better']:+.2g}" + ("" if cell["spread"] is None else f" ± {cell['spread']:.1g}") + ")"
+                    f" ({cell['difference']:+.2g}"
+                    + ("" if cell["spread"] is None else f" ± {cell['spread']:.1g}")
+                    + ")"
                 )
             shown.append(text)
         lines.append(f"| {row} | " + " | ".join(shown) + " |")
