@@ -4,7 +4,7 @@
     python start.py doctor              what is here and what is missing
     python start.py ui [options]        the same tabs as in the WebUI, in a page of their own; `ui --help` lists its options
     python start.py TASK [options]      any task of `python -m lib_vitface`; `TASK --help` lists its options
-    python start.py test [options]      linters and tests; options go to pytest
+    python start.py test [options]      linters and tests; options go to pytest (--browser: those of the page in a browser, too)
     python start.py lint                linters only
 
 Only the standard library is used here. `VITFACE_VENV` names another folder for the environment.

@@ -21,6 +21,11 @@ hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--browser", action="store_true", help="Drive the page in a headless Chromium, too; takes long.")
+
+
 MakeVideo = Callable[..., Path]
 _SUFFIX_CODEC = {".webm": "libvpx-vp9", ".gif": "gif"}
 

@@ -111,11 +111,19 @@ def _opening(size: int, eye: int, top: int, left: int, height: int, width: int) 
     return _Opening(corners * inside, corners * inside * np.clip((1 - v) / 0.4, 0, 1), farthest, long)
 
 
-def unlike(views: Floats, wanted: Floats, eye: int) -> NDArray[np.float64]:
-    """Squared distance of gazes `[N, 2, 2]` to the wanted one `[2, 2]` in quarters of the eye's width; 0 where unknown."""
+def unlike(views: Floats, wanted: Floats, eye: int, lids: float) -> NDArray[np.float64]:
+    """Squared distance of gazes `[N, 2, 2]` to the wanted one `[2, 2]` in quarters of the eye's width; 0 where unknown.
+
+    It counts as far as the `lids` that are drawn are open (their `openness`): what is asked of an eye must not jump as it shuts.
+    """
     outer, inner = (atlas.places(1025)[k] / 1024 for k in _CORNERS[eye])
     gap = (views[:, eye] - wanted[eye]) / (0.25 * float(np.linalg.norm(outer - inner)))
-    return np.nan_to_num((gap.astype(np.float64) ** 2).sum(axis=1))
+    return _shown(lids) * np.nan_to_num((gap.astype(np.float64) ** 2).sum(axis=1))
+
+
+def _shown(lids: float) -> float:
+    """How far there is a gaze to speak of, 0..1."""
+    return float(np.clip((lids - _OPEN[0]) / (_OPEN[1] - _OPEN[0]), 0, 1))
 
 
 def slid(
@@ -126,8 +134,7 @@ def slid(
     `lids` is the `openness` that is drawn: between closed lids nothing is moved.
     """
     size = len(texture)
-    amount = np.clip((lids - _OPEN[0]) / (_OPEN[1] - _OPEN[0]), 0, 1)
-    slide = (wanted - given) * (size - 1) * amount
+    slide = (wanted - given) * (size - 1) * _shown(lids)
     patch = texture[area]
     if not np.isfinite(slide).all() or not slide.any():
         return patch

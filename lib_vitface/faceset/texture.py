@@ -158,7 +158,8 @@ class TextureMemory:
             unlike = gap / region.width_cm**2
             distance = unlike + turned
             if region.eye is not None:
-                distance = distance + gaze.unlike(self.gazes, expression.gaze, region.eye)
+                lids = gaze.openness(expression.points, region.eye)
+                distance = distance + gaze.unlike(self.gazes, expression.gaze, region.eye, lids)
             if allowed is not None:
                 distance = np.where(allowed, distance, np.inf)
             known = np.exp(-0.5 * max(0.0, float(unlike[distance.argmin()]) - 0.5))

@@ -42,9 +42,10 @@ def missing() -> str | None:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     own = [item for item in items if Path(item.fspath).parent == Path(__file__).parent]
-    reason = missing() if own else None
+    asked = config.getoption("--browser")
+    reason = missing() if own and asked else None if asked else "asked for by `python start.py test --browser`"
     for item in own:
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.browser)

@@ -132,4 +132,8 @@ def test_real_eyes_look_the_other_way_in_a_mirror() -> None:
     assert np.isfinite(seen).all()
     assert other[::-1, 0] == pytest.approx(1 - seen[:, 0], abs=0.004)  # of the atlas; an eye is 0.11 wide
     assert other[::-1, 1] == pytest.approx(seen[:, 1], abs=0.004)
-    assert (gaze.unlike(np.stack([seen]), seen, 0) == 0).all()
+    away = seen + np.array([0.02, 0], np.float32)
+    near, far, shut = (
+        gaze.unlike(np.stack([seen]), look, 0, lids)[0] for look, lids in ((seen, 0.3), (away, 0.3), (away, 0.1))
+    )
+    assert near == 0 == shut and far > 0.3

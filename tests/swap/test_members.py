@@ -23,7 +23,6 @@ from lib_vitface.options import build
 from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.keys import open_keys
 from lib_vitface.swap import references
-from lib_vitface.swap.export import Exporting, export_model
 from lib_vitface.swap.frame import ModelSwapper
 from lib_vitface.swap.members import Ensemble, shares_of
 from lib_vitface.swap.settings import SwapOptions
@@ -131,11 +130,6 @@ def test_shares_are_inverse_to_squared_errors() -> None:
     models = [Checkpoint(Path(), TINY, "m", 1, 1, None, {"held_out": {"l1": e}}) for e in (0.01, 0.02)]
     assert shares_of(models) == pytest.approx([0.8, 0.2])
     assert shares_of([models[0], replace(models[1], notes={})]) == [0.5, 0.5]
-
-
-def test_what_needs_more_than_a_frame_is_not_exported(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="remembers views"):
-        export_model(remembering(tmp_path / "m"), tmp_path / "out", Exporting())
 
 
 LOOK = np.full(128, 128**-0.5, np.float32)
