@@ -182,7 +182,7 @@ def test_training_killed_and_resumed_gives_the_same_weights(clone_files: SmallCl
     for part in ("weights", "state", "memory_source", "memory_target"):
         one, other = (end.tensors(part) for end in ends)
         assert one.keys() == other.keys()
-        assert all(torch.equal(one[k], other[k]) for k in one), part
+        assert all(torch.equal(one[k].nan_to_num(-9), other[k].nan_to_num(-9)) for k in one), part
     assert not list(model.glob(".*.tmp")), "nothing half-written is left"
     assert {p.name for p in model.glob("*.safetensors")} == set(ends[1].files.values())
     assert {job.state for job in JobStore(made.workspace).list("train")} == {"done"}
