@@ -14,6 +14,8 @@ from lib_vitface.faces.blazeface import BlazeFaceDetector
 from lib_vitface.faces.outside import FacexlibDetector, InsightFaceDetector
 from lib_vitface.types import Detector, Face, Floats, Image
 
+_CELL = 32  # YuNet's coarsest step in px
+
 
 class YuNetDetector:
     """YuNet (Wu et al. 2023) through OpenCV; embedded default."""
@@ -28,6 +30,9 @@ class YuNetDetector:
 
     def _detect(self, image: Image, long_side: int) -> list[Face]:
         small, ratio = align.shrunk(image, long_side)
+        # OpenCV fills up to whole cells by itself, but of tiny pictures it then reads memory that nobody wrote.
+        below, beside = (-side % _CELL for side in small.shape[:2])
+        small = cv2.copyMakeBorder(small, 0, below, 0, beside, cv2.BORDER_CONSTANT)
         self._net.setInputSize(small.shape[1::-1])
         _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         return [_face(row, ratio) for row in found] if found is not None else []

@@ -71,6 +71,15 @@ def test_two_people_are_two_faces_and_nobody_is_none(make: Callable[[], Detector
     assert make()(np.zeros((1, 1, 3), np.uint8)) == []
 
 
+def test_a_tiny_picture_is_the_same_each_time() -> None:
+    """What lay in memory before must not be seen."""
+    detector, tiny = YuNetDetector(), np.zeros((1, 1, 3), np.uint8)
+    for k in range(60):
+        np.random.default_rng(k).integers(0, 255, 50_000 * (1 + k % 7)).astype(np.float32)
+        detector(picture("sample_source"))
+        assert detector(tiny) == []
+
+
 def test_mouth_corners_are_put_along_the_line_of_the_eyes() -> None:
     upright = np.array([[0, 0], [100, 0], [50, 60], [50, 110]], float)
     turn = np.array([[0, -1], [1, 0]])
