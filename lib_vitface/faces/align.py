@@ -22,7 +22,7 @@ HEIGHT_CM = 17.665
 """Height of the canonical face, top of the forehead to the chin."""
 
 _CENTRE = np.array([0.0, -1.0, 0.5])  # cm, canonical axes; keeps turned heads and open mouths in the middle
-_AXES = np.array([1.0, -1.0, -1.0])  # canonical (y up, z to the viewer) to frame axes (y down, z away)
+AXES = np.array([1.0, -1.0, -1.0])  # canonical (y up, z to the viewer) to frame axes (y down, z away)
 _MAX_SUPERSAMPLING = 8
 
 ARCFACE_TEMPLATE = np.array(
@@ -46,7 +46,11 @@ class HeadFit:
 
     def project(self, points_cm: NDArray[np.floating]) -> NDArray[np.float64]:
         """Canonical points `[N, 3]` in cm to frame pixels `[N, 3]`."""
-        return self.scale * (np.asarray(points_cm, dtype=np.float64) * _AXES) @ self.rotation.T + self.shift
+        return self.scale * (np.asarray(points_cm, dtype=np.float64) * AXES) @ self.rotation.T + self.shift
+
+    def canonical(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The opposite of `project`: points `[N, 3]` in frame pixels as they would lie on a head at rest, in cm."""
+        return ((np.asarray(points, dtype=np.float64) - self.shift) @ self.rotation) / self.scale * AXES
 
     @property
     def pose(self) -> Pose:
@@ -101,7 +105,7 @@ def similarity_matrix(a: NDArray[np.floating], b: NDArray[np.floating]) -> Matri
 def fit_head(landmarks: Floats) -> HeadFit:
     """Fit the canonical head to landmarks `[468, 3]` by the points that expressions hardly move."""
     index = list(mesh.STABLE)
-    return HeadFit(*similarity(mesh.vertices()[index] * _AXES, landmarks[index]))
+    return HeadFit(*similarity(mesh.vertices()[index] * AXES, landmarks[index]))
 
 
 def crop_matrix(face: Face, size: int, *, coverage: float = COVERAGE) -> Matrix:

@@ -26,6 +26,12 @@ _EYE_RINGS = (
     ((226, 31, 228, 229, 230, 231, 232, 233, 244, 113, 225, 224, 223, 222, 221, 189), 0.4),
 )
 """Right eye: mesh points of the first 48 outputs of the eye network, ring by ring, and how much its word counts there."""
+SHUT = 0.10
+"""Gap of the lids, in widths of the eye, below which an eye does not look anywhere."""
+AWAY_DEG = 45.0
+"""Yaw beyond which the eye that turns away shows no iris to go by."""
+NO_IRISES: Floats = np.full((2, 2), np.nan, np.float32)
+"""Centres of irises `[2, 2]` of which none is seen."""
 _FAR_EYE_DEG = (35.0, 55.0)  # yaw over which the eye that turns away is left to the face mesh
 
 
@@ -99,7 +105,7 @@ class EyeNet:
         """
         if face.landmarks is None or face.pose is None:
             raise ValueError("the face has no landmarks yet: run a landmarker first")
-        landmarks, irises = face.landmarks.copy(), np.full((2, 2), np.nan, np.float32)
+        landmarks, irises = face.landmarks.copy(), NO_IRISES.copy()
         for left in (False, True):
             away = face.pose.yaw_deg if left else -face.pose.yaw_deg
             trust = float(np.interp(away, _FAR_EYE_DEG, (1.0, 0.0)))

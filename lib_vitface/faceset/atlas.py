@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.faces import mesh
+from lib_vitface.faces import align, mesh
 from lib_vitface.types import Floats, Mask
 
-AXES = np.array([1.0, -1.0, -1.0])  # canonical axes to pixel axes
 SHIFT = 4  # fractional bits of polygon coordinates
 _REACH_PX = 2.0  # how far beyond its triangle a pixel may be sampled
 
@@ -49,7 +48,7 @@ def draw_triangles(points: NDArray[np.floating], size: int, *, depth: bool) -> N
 @lru_cache(maxsize=1)
 def _front_sign() -> float:
     """Sign of a frontal triangle's normal z in pixel axes; a fact of the triangle list's winding."""
-    points, triangles = mesh.vertices() * AXES, mesh.triangles()
+    points, triangles = mesh.vertices() * align.AXES, mesh.triangles()
     a, b, c = (points[triangles[:, k]] for k in range(3))
     return float(np.sign(np.median(np.cross(b - a, c - a)[:, 2])))
 

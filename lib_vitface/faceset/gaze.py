@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 
 from lib_vitface.faces import mesh
 from lib_vitface.faces.align import fit_head
-from lib_vitface.faces.landmarks import EyeNet, with_landmarks
+from lib_vitface.faces.landmarks import AWAY_DEG, NO_IRISES, SHUT, EyeNet, with_landmarks
 from lib_vitface.faceset import atlas
 from lib_vitface.types import Face, Floats, Image, Mask
 
 EYES = (mesh.RIGHT_EYE, mesh.LEFT_EYE)
-UNKNOWN: Floats = np.full((2, 2), np.nan, np.float32)
-_CORNERS = ((33, 133), (362, 263))
+UNKNOWN = NO_IRISES
+_CORNERS = (mesh.EYE_CORNERS[:2], mesh.EYE_CORNERS[2:])
 _LIDS = ((159, 145), (386, 374))
-_OPEN = (0.10, 0.20)  # lid gap, in widths of the eye, below which there is no gaze, and from which it counts fully
-_AWAY_DEG = 45.0  # an eye that is turned further away shows no iris to go by
+_OPEN = (SHUT, 0.20)  # lid gap, in widths of the eye, below which there is no gaze, and from which it counts fully
 _FARTHEST = (0.22, 0.2)  # slide across and down at most, in widths and heights of the opening
 _OUTSIDE = 0.6  # barycentric distance from the opening beyond which an iris is not believed
 
@@ -50,7 +49,7 @@ def read_gaze(landmarks: Floats, irises: Floats) -> Floats:
     gaze = UNKNOWN.copy()
     yaw = fit_head(landmarks).pose.yaw_deg
     for eye, away in enumerate((-yaw, yaw)):
-        if openness(landmarks, eye) > _OPEN[0] and away < _AWAY_DEG and np.isfinite(irises[eye]).all():
+        if openness(landmarks, eye) > _OPEN[0] and away < AWAY_DEG and np.isfinite(irises[eye]).all():
             gaze[eye] = _place(landmarks, eye, irises[eye])
     return gaze
 
@@ -89,7 +88,6 @@ class _Opening:
     across: Mask
     down: Mask
     farthest: Floats
-    width: float
 
 
 @lru_cache(maxsize=8)
@@ -108,7 +106,7 @@ def _opening(size: int, eye: int, top: int, left: int, height: int, width: int) 
     corners = np.clip((1 - u) / 0.5, 0, 1)
     farthest = np.array([_FARTHEST[0] * long, _FARTHEST[1] * high], np.float32)
     # Fades no steeper than the farthest slide is long: nothing folds over.
-    return _Opening(corners * inside, corners * inside * np.clip((1 - v) / 0.4, 0, 1), farthest, long)
+    return _Opening(corners * inside, corners * inside * np.clip((1 - v) / 0.4, 0, 1), farthest)
 
 
 def unlike(views: Floats, wanted: Floats, eye: int, lids: float) -> NDArray[np.float64]:

@@ -25,7 +25,6 @@ SHAPES, EXPRESSIONS = 12, 16
 COEFFICIENTS = EXPRESSIONS + 2 + SHAPES
 """Numbers a network is told of a frame: expression, yaw and pitch, and the drawn person's shape."""
 
-_AXES = np.array([1.0, -1.0, -1.0])  # canonical to frame axes
 _NOISE_CM = 0.08  # of a landmark, against which coefficients are held back
 _DEPTH = 0.35  # what z counts: a landmark network only guesses it
 _ROUNDS = 8
@@ -80,13 +79,13 @@ class Morphable:
         known = np.zeros(SHAPES) if shape is None else np.asarray(shape, np.float64)
         expression = np.zeros((len(points), EXPRESSIONS))
         for _ in range(_ROUNDS):
-            placed = np.stack([_canonical(p, h) for p, h in zip(points, heads, strict=True)]) - self.mean
+            placed = np.stack([h.canonical(p) for p, h in zip(points, heads, strict=True)]) - self.mean
             expression = _ridge(placed - np.tensordot(known, self.shape, 1), self.expression)
             if shape is None:
                 rest = (placed - np.tensordot(expression, self.expression, 1)).mean(axis=0)
                 known = _ridge(rest[None], self.shape, len(points))[0]
             faces = self.points(known.astype(np.float32), expression.astype(np.float32)).astype(np.float64)
-            heads = [align.HeadFit(*align.similarity(f * _AXES, p)) for f, p in zip(faces, points, strict=True)]
+            heads = [align.HeadFit(*align.similarity(f * align.AXES, p)) for f, p in zip(faces, points, strict=True)]
         return Fit(known.astype(np.float32), expression.astype(np.float32), tuple(heads))
 
     def arrays(self) -> dict[str, Floats]:
@@ -113,11 +112,6 @@ def mirrored_landmarks(landmarks: Floats, size: int) -> Floats:
     """Landmarks `[F, 468, 3]` of the mirrored pictures, `size` px wide."""
     flipped = landmarks[:, mesh.mirror_order()] * np.array([-1, 1, 1], np.float32)
     return (flipped + np.array([size - 1, 0, 0], np.float32)).astype(np.float32)
-
-
-def _canonical(landmarks: NDArray[np.float64], head: align.HeadFit) -> NDArray[np.float64]:
-    """Landmarks [468, 3] px as they would be, in cm, on a head that looks straight ahead."""
-    return ((landmarks - head.shift) @ head.rotation) / head.scale * _AXES
 
 
 def _ridge(away: NDArray[np.floating], axes: Floats, seen: int = 1) -> NDArray[np.float64]:

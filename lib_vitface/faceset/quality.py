@@ -21,7 +21,6 @@ LIGHT = ("level", "side", "above", "warmth")
 -1..1); red against blue (-1..1)."""
 
 MEASURED_PX = 256
-_AXES = np.array([1.0, -1.0, -1.0])  # frame axes (y down, z away) to canonical ones (y up, z to the viewer)
 _CRUSHED, _BURNT = 16, 250
 _RIDGE = 0.02
 _LIGHT_PX = 64
@@ -112,8 +111,7 @@ def vertex_normals(landmarks: Floats) -> NDArray[np.float64]:
 
 def canonical_points(landmarks: Floats) -> Floats:
     """Landmarks `[468, 3]` with the head's position, size and rotation taken out: cm in canonical axes."""
-    fit = align.fit_head(landmarks)
-    return (((landmarks - fit.shift) / fit.scale) @ fit.rotation * _AXES).astype(np.float32)
+    return align.fit_head(landmarks).canonical(landmarks).astype(np.float32)
 
 
 def expression(landmarks: Floats) -> Floats:

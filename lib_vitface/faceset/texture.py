@@ -47,9 +47,10 @@ class Expression:
 def read_expression(landmarks: Floats, looking: Floats = gaze.UNKNOWN) -> Expression:
     """Expression and pose of landmarks `[468, 3]` in any picture's pixels; the gaze as it was read from the picture."""
     fit = fit_head(landmarks)
-    points = ((np.asarray(landmarks, np.float64) - fit.shift) @ fit.rotation) / fit.scale * atlas.AXES
     pose = fit.pose
-    return Expression(points.astype(np.float32), np.array([pose.yaw_deg, pose.pitch_deg], np.float32), looking)
+    return Expression(
+        fit.canonical(landmarks).astype(np.float32), np.array([pose.yaw_deg, pose.pitch_deg], np.float32), looking
+    )
 
 
 def place_expression(points: Floats, like: Floats) -> Floats:
@@ -157,8 +158,8 @@ class TextureMemory:
             gap = ((self.points[:, index, :2] - expression.points[index, :2]) ** 2).sum(axis=2).mean(axis=1)
             unlike = gap / region.width_cm**2
             distance = unlike + turned
+            lids = 0.0 if region.eye is None else gaze.openness(expression.points, region.eye)
             if region.eye is not None:
-                lids = gaze.openness(expression.points, region.eye)
                 distance = distance + gaze.unlike(self.gazes, expression.gaze, region.eye, lids)
             if allowed is not None:
                 distance = np.where(allowed, distance, np.inf)
@@ -170,18 +171,17 @@ class TextureMemory:
                     break
                 trust = self.trust[view][area].astype(np.float32) / 255
                 part = region.weight * share[view] * (trust * trust + 1e-3)
-                total[area] += part[..., None] * self._view(view, region, expression)
+                total[area] += part[..., None] * self._view(view, region, expression, lids)
                 weight[area] += part
                 sure[area] += part * trust * known
         weight = np.maximum(weight, 1e-9)
         return total / weight[..., None], sure / weight
 
-    def _view(self, view: int, region: _Region, expression: Expression) -> NDArray[np.uint8]:
-        """A region of a view, with the iris where it is wanted."""
+    def _view(self, view: int, region: _Region, expression: Expression, lids: float) -> NDArray[np.uint8]:
+        """A region of a view, with the iris where it is wanted; `lids`: how open the eye is drawn."""
         area, eye = (region.rows, region.columns), region.eye
         if eye is None:
             return self.textures[view][area]
-        lids = gaze.openness(expression.points, eye)
         return gaze.slid(self.textures[view], area, self.gazes[view, eye], expression.gaze[eye], eye, lids)
 
     def render(

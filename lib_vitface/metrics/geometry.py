@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.faces import mesh
+from lib_vitface.faces.landmarks import AWAY_DEG, SHUT
 from lib_vitface.types import Floats, Pose
 
 EXPRESSION = ("eye_right", "eye_left", "mouth_open", "mouth_width", "brow_right", "brow_left")
@@ -21,9 +22,6 @@ _LID_CORNERS = {"right": (33, 133), "left": (362, 263)}
 _LIPS_GAP = (13, 14)
 _BROW_EYE = {"right": (105, 159), "left": (334, 386)}
 _MOVES = 0.01  # a measure of the target that varies less than this shows no expression to correlate with
-
-_SHUT = 0.10  # lid gap in widths of the eye below which it does not look anywhere
-_AWAY_DEG = 45.0  # an eye turned further away shows no iris to go by
 
 Values = NDArray[np.float64]
 
@@ -57,7 +55,7 @@ def gaze(irises: Floats, landmarks: Floats, yaw_deg: float = 0.0) -> Values:
         width = float(np.linalg.norm(along))
         lids = [np.linalg.norm(landmarks[a, :2] - landmarks[b, :2]) for a, b in _LID_PAIRS[side]]
         away = -yaw_deg if side == "right" else yaw_deg
-        if width < 1 or float(np.mean(lids)) < _SHUT * width or away > _AWAY_DEG:
+        if width < 1 or float(np.mean(lids)) < SHUT * width or away > AWAY_DEG:
             continue
         along /= width
         offset = irises[eye, 0] - corners.mean(axis=0)

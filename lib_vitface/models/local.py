@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FUSIONS = ("none", "concat", "attention")
-
 
 class LocalEncoder(nn.Module):
     """The first four stages of `transformers.EfficientNetModel` (Tan and Le 2019, arXiv:1905.11946), down to an eighth.

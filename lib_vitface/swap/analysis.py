@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.errors import CheckpointError, OutputError
 from lib_vitface.faces import mesh
+from lib_vitface.faces.landmarks import NO_IRISES
 from lib_vitface.faces.parse import Hand, HandFinder
 from lib_vitface.faces.track import landmark_motion, overlap
 from lib_vitface.types import Embedder, Face, Floats, Frame, Image, Landmarker, Pose
@@ -31,7 +32,6 @@ _LOOK_EVERY, _LOOK_EVERY_AMONG_MANY = 12, 3
 # A face that the detector misses is followed by its landmarks; each frame of that is believed less.
 _FOLLOW_DECAY, _LEAST_SCORE, _LEAST_PRESENCE = 0.9, 0.2, 0.5
 _SAME_FACE = 0.3
-_NO_IRIS = np.full((2, 2), np.nan, np.float32)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def save_seen(path: Path, frames: Sequence[Seen]) -> None:
         "score": np.array([face.score for face in faces], np.float64),
         "points": _stack([face.points for face in faces], (5, 2)),
         "landmarks": _stack([face.landmarks for face in faces], (mesh.POINT_COUNT, 3)),
-        "iris": _stack([_NO_IRIS if face.iris is None else face.iris for face in faces], (2, 2)),
+        "iris": _stack([NO_IRISES if face.iris is None else face.iris for face in faces], (2, 2)),
         "presence": np.array([face.presence for face in faces], np.float64),
         "pose": np.array([face.pose for face in faces], np.float64).reshape(-1, 3),
         "looked": np.array([face.embedding is not None for face in faces], np.bool_),

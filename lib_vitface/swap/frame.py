@@ -119,7 +119,6 @@ class ModelSwapper:
             arrays = checkpoint.arrays("morphable")
             self._morphable = Morphable.from_arrays(arrays)
             self._shapes = (arrays["shape_source"], arrays["shape_target"])
-        self.target_small = self.target.resized(min(self.target.size, max(128, self.size)))
 
     def __call__(
         self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
@@ -155,7 +154,7 @@ class ModelSwapper:
             fit = self._morphable.fit(landmarks[None], self._shapes[TARGET])
             told = coefficients(fit, self._shapes[self.identity])[0]
         own_points = scale_points(landmarks, side, self.size)
-        own = self.target_small.render(own_points, self.size, seen).image
+        own = self._memory(TARGET, max(128, self.size)).render(own_points, self.size, seen).image
         if self.identity == TARGET:
             drawn = self._memory(TARGET, side).render(landmarks, side, seen)
         else:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.errors import NoFaceError
 from lib_vitface.faces import align, mesh
-from lib_vitface.faces.landmarks import five_points
+from lib_vitface.faces.landmarks import NO_IRISES, five_points
 from lib_vitface.faces.parse import Hand
 from lib_vitface.faces.track import FaceChoice, Tracker, follow, smooth_window, summarise
 from lib_vitface.metrics.geometry import gaze
@@ -33,7 +33,6 @@ _YAW_RAMP, _PITCH_RAMP = 10.0, 8.0  # degrees before the limit over which the sw
 _PRESENCE = (0.5, 0.8)  # the landmarker's own confidence between which the swap fades in
 _FILLED_PRESENCE = 0.7
 _IRIS_FRAMES, _GLANCE = 2.0, 0.06  # standard deviations of the irises' filter: frames, and widths of the eye
-_UNSEEN = np.full((2, 2), np.nan, np.float32)
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,9 @@ def _steady(window: Sequence[Seen | None], facts: _Facts, index: int) -> Face:
     unknown = np.full((mesh.POINT_COUNT, 2), np.nan, np.float32)
     motion = np.stack([one.motion[0] if one is not None and one.faces else unknown for one in window[1:]])
     landmarks = smooth_window(points, times, np.array(visible), motion)
-    irises = [_UNSEEN if one is None or not ok else one.faces[0].iris for one, ok in zip(window, visible, strict=True)]
+    irises = [
+        NO_IRISES if one is None or not ok else one.faces[0].iris for one, ok in zip(window, visible, strict=True)
+    ]
     iris = steady_irises(points, irises, landmarks)
     pose = align.fit_head(landmarks).pose
     return replace(face, landmarks=landmarks, points=five_points(landmarks), pose=pose, iris=iris)
@@ -243,7 +244,7 @@ def steady_irises(points: Floats, irises: Sequence[Floats | None], steady: Float
     `points` `[W, 468, 3]` and `irises` `[W]` of `[2, 2]` px (NaN or None where unknown). A glance is quick and large, jitter is
     small: frames that look elsewhere do not count (bilateral filter, Tomasi and Manduchi 1998).
     """
-    seen = [_UNSEEN if one is None else one for one in irises]
+    seen = [NO_IRISES if one is None else one for one in irises]
     offsets = np.stack([gaze(one[:, None], landmarks) for one, landmarks in zip(seen, points, strict=True)])
     apart = (np.arange(len(seen)) - len(seen) // 2) / _IRIS_FRAMES
     unlike = ((offsets - offsets[len(seen) // 2]) ** 2).sum(axis=2) / _GLANCE**2

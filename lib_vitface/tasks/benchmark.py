@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_vitface import __version__, device, media
-from lib_vitface.errors import InputError, NoFaceError, OutputError
+from lib_vitface.errors import InputError, NoFaceError
 from lib_vitface.faceset.settings import FacesetOptions
+from lib_vitface.media.container import beside, writing
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import build
 from lib_vitface.swap.settings import SwapOptions
@@ -96,13 +96,9 @@ class Benchmark:
 
     def write(self, name: str, text: str) -> None:
         """Whole or not at all."""
-        path = self.folder / f".{name}.{os.getpid()}.part"
-        try:
-            path.write_text(text, encoding="utf-8")
-            path.replace(self.folder / name)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise OutputError(f"{self.folder / name}: cannot be written ({error.strerror}).") from None
+        path = self.folder / name
+        with beside(path) as temporary, writing(path):
+            temporary.write_text(text, encoding="utf-8")
 
     @contextmanager
     def part(self, name: str) -> Iterator[Host]:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +77,23 @@ class _Clone:
             raise InputError(f"{options.output}: is there already; name another output or use --overwrite.")
         media.check_place(options.output)
 
+    @cached_property
+    def frames(self) -> tuple[float, float]:
+        """How many pictures source and target hold."""
+        return sum(map(_frame_count, media.list_media(self.options.source))), _frame_count(self.options.target)
+
     def expect(self, train_s: float | None, every: int) -> float:
         """Seconds that swapping and scoring will take. What is left of the bar is shared out by what each part will take.
 
         Where the length of the training is not known, as many seconds as all the rest are assumed.
         """
         options = self.options
-        frames = _frame_count(options.target)
+        from_source, frames = self.frames
         each_s = self.seconds["target"] / frames if "target" in self.seconds else _FIND_S
         after = {"swap": each_s * frames * _SWAP_COST, "sheet": _START_S}
         if options.evaluate:
             after["evaluate"] = each_s * min(frames, 3 * frames / every) * _SCORE_COST
-        found = [path for given in options.source for path in media.list_media([given])]
-        before = {"source": each_s * sum(map(_frame_count, found)), "target": each_s * frames}
+        before = {"source": each_s * from_source, "target": each_s * frames}
         todo = {name: value for name, value in (before | after).items() if name not in self.seconds}
         todo["train"] = sum(todo.values()) if train_s is None else train_s
         spent = sum(self.seconds.values())
@@ -221,7 +226,7 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
     }  # fmt: skip
     host = replace(host, workspace=options.output / "workspace")
     run = _Clone(build(CloneOptions, values), host, assets.ASSETS["sample_source"].licence)
-    every = max(1, round(_frame_count(target) / _SCORED))
+    every = max(1, round(run.frames[1] / _SCORED))
 
     def train_s() -> float:
         rest = run.expect(None, every)

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from lib_vitface.types import Floats, Image, Mask
 
-COVER_SHAPES = ("plain", "objects", "all")
-
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strong each change is; 0 turns it off. `covers` and `flip` are shares 0..1 of the pictures, `cover_shapes` one of
-    `COVER_SHAPES`, `recipe` one of `recipes.RECIPES`."""
+    """How strong each change is; 0 turns it off. `covers` and `flip` are shares 0..1 of the pictures, `cover_shapes` and
+    `recipe` as in `TrainOptions`."""
 
     warp: float = 1.0
     color: float = 1.0

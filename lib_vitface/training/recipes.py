@@ -15,8 +15,6 @@ import numpy as np
 from lib_vitface.errors import MissingDependencyError
 from lib_vitface.types import Image
 
-RECIPES = ("none", "camera", "light", "all")
-
 
 def make_recipe(name: str) -> Callable[[Image, int], Image] | None:
     """`recipe(image, seed)`, the same for the same seed; None for `none`. Raises `MissingDependencyError` without the package.
