@@ -30,8 +30,8 @@ class YuNetDetector:
 
     def _detect(self, image: Image, long_side: int) -> list[Face]:
         small, ratio = align.shrunk(image, long_side)
-        # OpenCV fills up to whole cells by itself, but of tiny pictures it then reads memory that nobody wrote.
-        below, beside = (-side % _CELL for side in small.shape[:2])
+        # OpenCV fills up to whole cells by itself, but of a picture one cell high the network then reads memory nobody wrote.
+        below, beside = (max(-(-side // _CELL), 2) * _CELL - side for side in small.shape[:2])
         small = cv2.copyMakeBorder(small, 0, below, 0, beside, cv2.BORDER_CONSTANT)
         self._net.setInputSize(small.shape[1::-1])
         _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
