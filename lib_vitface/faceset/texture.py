@@ -28,7 +28,9 @@ from lib_vitface.types import Floats, Image, Mask
 _EYES = mesh.RIGHT_EYE + mesh.LEFT_EYE
 _LIPS = mesh.LIPS_OUTER + mesh.LIPS_INNER
 _POSE_WIDTH_DEG = 12.0  # views this far away in yaw or pitch count e^-1 as much
-_MAX_BLENDED = 6  # views that share one region of one frame
+_MAX_BLENDED = 12  # views that share one region of one frame
+_LEAST = 0.01  # share of a view, of the likest one's, from which it is drawn
+_STEADY_S = 0.1  # standard deviation of the time over which the choice of views is steadied
 _AGREEMENT_WIDTH = 18.0  # grey levels of low-frequency difference to the median view that halve a texel's weight
 _MOUTH_COLOR = np.array([70, 32, 32], np.float32)
 _KNOWN = 0.45  # trust of the mouth's inside from which nothing is added to it
@@ -91,6 +93,24 @@ def _regions(size: int) -> tuple[_Region, ...]:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """How much of each view a region is blended from: `shares` `[R, N]` (sum 1 each), and how well an expression is `known` there
+    `[R]` 0..1."""
+
+    shares: NDArray[np.float64]
+    known: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Nearby:
+    """A frame of the same shot, `apart_s` seconds away: its expression, and its own mixture."""
+
+    expression: Expression
+    mixture: Mixture
+    apart_s: float
+
+
+@dataclass(frozen=True)
 class Rendering:
     """A picture drawn from the memory. `image` float32 `[S, S, 3]` 0..255, `mask` `[S, S]` 0..1 how far it is to be trusted,
     `seen` `[S, S]` 0..1 how well any view ever showed that part of the face, whatever its expression; both 0 beyond the mesh."""
@@ -142,38 +162,69 @@ class TextureMemory:
         shown = (trust * 255).astype(np.uint8)
         return cls(stack, shown, shapes, np.stack(angles), np.stack(gazes).astype(np.float32), neutral_shape(shapes))
 
-    def texture(self, expression: Expression, allowed: NDArray[np.bool_] | None = None) -> tuple[Floats, Mask]:
+    def mixture(self, expression: Expression, allowed: NDArray[np.bool_] | None = None) -> Mixture:
+        """Which views show an expression of this person's shape best, from like angles.
+
+        `allowed` [N] leaves views out (training must not see the very frame it has to draw).
+        """
+        shares, known = [], []
+        for region in _regions(self.size):
+            unlike, distance = _distances(region, self.points, self.angles, self.gazes, expression)
+            if allowed is not None:
+                distance = np.where(allowed, distance, np.inf)
+            best = int(distance.argmin())
+            share = np.exp(-(distance - distance[best]))
+            shares.append(share / share.sum())
+            known.append(np.exp(-0.5 * max(0.0, float(unlike[best]) - 0.5)))
+        return Mixture(np.stack(shares), np.array(known))
+
+    def steady(self, expression: Expression, mixture: Mixture, nearby: Sequence[Nearby]) -> Mixture:
+        """The mixture of a frame steadied by those of frames around it that show the same: a view that comes and goes flickers.
+
+        A bilateral filter (Tomasi and Manduchi 1998) per region, whose measure of likeness is that of the views, so a blink or
+        a syllable is not washed out.
+        """
+        if not nearby:
+            return mixture
+        points, angles, gazes = (
+            np.stack([getattr(one.expression, name) for one in nearby]) for name in ("points", "angles", "gaze")
+        )
+        near = np.exp(-0.5 * (np.array([one.apart_s for one in nearby]) / _STEADY_S) ** 2)
+        shares, known = mixture.shares.copy(), mixture.known.copy()
+        for number, region in enumerate(_regions(self.size)):
+            weights = near * np.exp(-_distances(region, points, angles, gazes, expression)[1])
+            for weight, one in zip(weights, nearby, strict=True):
+                shares[number] += weight * one.mixture.shares[number]
+                known[number] += weight * one.mixture.known[number]
+            shares[number] /= 1 + weights.sum()
+            known[number] /= 1 + weights.sum()
+        return Mixture(shares, known)
+
+    def texture(self, expression: Expression, mixture: Mixture) -> tuple[Floats, Mask]:
         """Blended atlas `[U, U, 3]` 0..255 and its trust `[U, U]` for an expression of this person's shape.
 
         Trust is low where the texel was seen from the side, and where no view has a like expression.
-
-        `allowed` [N] leaves views out (training must not see the very frame it has to draw).
         """
         total = np.zeros((self.size, self.size, 3), np.float32)
         weight = np.zeros((self.size, self.size), np.float32)
         sure = np.zeros((self.size, self.size), np.float32)
-        turned = (((self.angles - expression.angles) / _POSE_WIDTH_DEG) ** 2).sum(axis=1)
-        for region in _regions(self.size):
-            index = list(region.points)
-            gap = ((self.points[:, index, :2] - expression.points[index, :2]) ** 2).sum(axis=2).mean(axis=1)
-            unlike = gap / region.width_cm**2
-            distance = unlike + turned
-            lids = 0.0 if region.eye is None else gaze.openness(expression.points, region.eye)
-            if region.eye is not None:
-                distance = distance + gaze.unlike(self.gazes, expression.gaze, region.eye, lids)
-            if allowed is not None:
-                distance = np.where(allowed, distance, np.inf)
-            known = np.exp(-0.5 * max(0.0, float(unlike[distance.argmin()]) - 0.5))
-            share = np.exp(-(distance - distance.min()))
+        for region, shares, known in zip(_regions(self.size), mixture.shares, mixture.known, strict=True):
+            lids = _lids(region, expression)
             area = region.rows, region.columns
-            for view in np.argsort(-share, kind="stable")[:_MAX_BLENDED]:
-                if share[view] < 0.02:
+            order = np.argsort(-shares, kind="stable")
+            # A share begins at nothing: a view that is drawn at once with a part of its own would be seen to come.
+            most = float(shares[order[0]])
+            following = float(shares[order[_MAX_BLENDED]]) if len(order) > _MAX_BLENDED else 0.0
+            floor = max(min(following, most / 2), _LEAST * most)
+            for view in order[:_MAX_BLENDED]:
+                share = np.float32(shares[view] - floor)
+                if share <= 0:
                     break
                 trust = self.trust[view][area].astype(np.float32) / 255
-                part = region.weight * share[view] * (trust * trust + 1e-3)
+                part = region.weight * share * (trust * trust + 1e-3)
                 total[area] += part[..., None] * self._view(view, region, expression, lids)
                 weight[area] += part
-                sure[area] += part * trust * known
+                sure[area] += part * trust * np.float32(known)
         weight = np.maximum(weight, 1e-9)
         return total / weight[..., None], sure / weight
 
@@ -189,15 +240,15 @@ class TextureMemory:
         landmarks: Floats,
         size: int,
         expression: Expression,
-        allowed: NDArray[np.bool_] | None = None,
+        mixture: Mixture | None = None,
         footage: Floats | None = None,
     ) -> Rendering:
         """The person with `expression` (of this person's shape), drawn on a mesh at `landmarks` `[468, 3]` in a `size` px crop.
 
         An open mouth of which no view is known shows what `footage` `[S, S, 3]` 0..255 (the driving crop) shows in its own,
-        in the drawn face's light.
+        in the drawn face's light. `mixture` says which views are blended, by itself those of `self.mixture`.
         """
-        texture, trust = self.texture(expression, allowed)
+        texture, trust = self.texture(expression, mixture or self.mixture(expression))
         seen = atlas.draw_triangles(landmarks, size, depth=True)
         x, y = atlas.pixel_map(seen, landmarks, atlas.places(self.size))
         image = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -253,6 +304,25 @@ class TextureMemory:
                 "The texture memory has another shape than this version writes; train the model again."
             )
         return memory
+
+
+def _lids(region: _Region, expression: Expression) -> float:
+    """How open the region's eye is drawn; 0 for another region."""
+    return 0.0 if region.eye is None else gaze.openness(expression.points, region.eye)
+
+
+def _distances(
+    region: _Region, points: Floats, angles: Floats, gazes: Floats, expression: Expression
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How unlike (squared, in widths) `[N]` faces given by `points` `[N, 468, 3]`, `angles` and `gazes` are to an expression in a
+    region: by their shape alone, and with angle and gaze."""
+    index = list(region.points)
+    gap = ((points[:, index, :2] - expression.points[index, :2]) ** 2).sum(axis=2).mean(axis=1)
+    unlike = gap.astype(np.float64) / region.width_cm**2
+    distance = unlike + (((angles - expression.angles) / _POSE_WIDTH_DEG) ** 2).sum(axis=1)
+    if region.eye is not None:
+        distance = distance + gaze.unlike(gazes, expression.gaze, region.eye, _lids(region, expression))
+    return unlike, distance
 
 
 def _light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:

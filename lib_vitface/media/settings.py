@@ -205,7 +205,12 @@ def _options(encoder: str, settings: EncodeSettings, alpha: bool) -> dict[str, s
     if encoder == "libx264":
         # stitchable: headers do not depend on the content, so that segments share them. mbtree=0: with it, motion that leaves
         # a small picture makes x264 decide by memory it never wrote, so that the same frames give other bytes now and then.
-        return {**crf, "preset": ("veryfast", "medium", "slow")[speed], "x264-params": "stitchable=1:mbtree=0"}
+        # trellis=0: it drops faint texture in one frame and keeps it in the next, which is most of what an encoder adds in flicker.
+        return {
+            **crf,
+            "preset": ("veryfast", "medium", "slow")[speed],
+            "x264-params": "stitchable=1:mbtree=0:trellis=0",
+        }
     if encoder == "libx265":
         params = f"log-level=error:open-gop=0:pools={threads}:frame-threads=2"
         return {**crf, "preset": ("veryfast", "medium", "slow")[speed], "x265-params": params}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,19 @@ from numpy.typing import NDArray
 
 from lib_vitface.errors import InputError
 from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
+from lib_vitface.faces.landmarks import NO_IRISES, EyeNet
 from lib_vitface.faces.parse import hull_mask
-from lib_vitface.faceset.gaze import GazeReader, read_gaze
+from lib_vitface.faceset.gaze import read_gaze
 from lib_vitface.faceset.morphable import Morphable, coefficients
-from lib_vitface.faceset.texture import TextureMemory, geometry_map, place_expression, read_expression
+from lib_vitface.faceset.texture import (
+    Expression,
+    Mixture,
+    Nearby,
+    TextureMemory,
+    geometry_map,
+    place_expression,
+    read_expression,
+)
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.config import ViTSwapperConfig
 from lib_vitface.models.runtime import Network, open_network
@@ -26,6 +36,7 @@ _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the 
 LARGEST_CROP = 768
 _SEEN = (0.06, 0.22)  # how well the best view must have shown a part before it is drawn at all, and drawn fully
 SOURCE, TARGET = 0, 1
+_KEPT = 128  # faces whose reading is remembered
 
 
 @dataclass(frozen=True)
@@ -37,18 +48,26 @@ class SwappedFace:
     frame_to_crop: Matrix
 
 
+Neighbours = Sequence[tuple[Face, float]]
+"""Faces of frames around one, of the same shot, and how many seconds they are apart from it."""
+
+
 class ClipSwapper(Protocol):
     """Swaps clips of neighbouring frames of one shot. The same clip gives the same result.
 
     Clips are `clip_length` frames long (fewer at the end of a shot), with up to `context` more before and after, whose
-    results are not used. `times` are seconds.
+    results are not used. `times` are seconds; `nearby` are each frame's neighbours, for what is to change slowly.
     """
 
     clip_length: int
     context: int
 
     def __call__(
-        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]: ...
 
 
@@ -64,6 +83,18 @@ class _Placed:
     seen: Mask
     own: Floats
     told: Floats | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The expression `seen`, the same `wanted` of the source's shape, and of which views each person's memory would blend it."""
+
+    seen: Expression
+    wanted: Expression
+    mixtures: tuple[Mixture, Mixture]
+
+    def asked(self, person: int) -> Expression:
+        return self.wanted if person == SOURCE else self.seen
 
 
 class ModelSwapper:
@@ -111,7 +142,9 @@ class ModelSwapper:
         self.source, self.target = (
             TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
         )
-        self._gaze = GazeReader()
+        self._change = self.source.neutral - self.target.neutral
+        self._eyes = EyeNet()
+        self._known: OrderedDict[bytes, _Read] = OrderedDict()
         self._fitting: dict[tuple[int, int], TextureMemory] = {}
         self._morphable: Morphable | None = None
         self._shapes: tuple[Floats, ...] = ()
@@ -121,10 +154,15 @@ class ModelSwapper:
             self._shapes = (arrays["shape_source"], arrays["shape_target"])
 
     def __call__(
-        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]:
         """New faces for faces with landmarks; one result per frame, in order. Frames without `times` know nothing of each other."""
-        placed = [self._place(frame, face) for frame, face in zip(frames, faces, strict=True)]
+        around = nearby or [()] * len(frames)
+        placed = [self._place(*one) for one in zip(frames, faces, around, strict=True)]
         images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(self._inputs(placed, times)))
         pictures = images.transpose(0, 2, 3, 1)
         return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0], strict=True)]
@@ -135,7 +173,7 @@ class ModelSwapper:
         """What the network is shown of a clip: the fields of `types.Batch` but `identity`, as arrays."""
         return self._inputs([self._place(frame, face) for frame, face in zip(frames, faces, strict=True)], times)
 
-    def _place(self, frame: Image, face: Face) -> _Placed:
+    def _place(self, frame: Image, face: Face, nearby: Neighbours = ()) -> _Placed:
         if face.landmarks is None:
             raise ValueError("the face has no landmarks: run a landmarker first")
         side = self._side(face)
@@ -146,24 +184,44 @@ class ModelSwapper:
             plain = crop.astype(np.float32)
             whole = np.ones(crop.shape[:2], np.float32)
             return _Placed(matrix, crop, landmarks, plain, whole, whole, plain)
-        irises = None if face.iris is None else apply(matrix, face.iris).astype(np.float32)
-        looking = self._gaze(crop, landmarks) if irises is None else read_gaze(landmarks, irises)
-        seen = read_expression(landmarks, looking)
+        if face.iris is None:
+            face = replace(face, iris=self._eyes.irises(frame, face)[:, 0])
+        reading = self._read(face)
+        seen = reading.seen
         told = None
         if self._morphable is not None:
             fit = self._morphable.fit(landmarks[None], self._shapes[TARGET])
             told = coefficients(fit, self._shapes[self.identity])[0]
         own_points = scale_points(landmarks, side, self.size)
-        own = self._memory(TARGET, max(128, self.size)).render(own_points, self.size, seen).image
+        around = [(self._read(other), apart) for other, apart in nearby]
+        mixtures = [self._steady(person, reading, around) for person in (SOURCE, TARGET)]
+        own = self._memory(TARGET, max(128, self.size)).render(own_points, self.size, seen, mixtures[TARGET]).image
         if self.identity == TARGET:
-            drawn = self._memory(TARGET, side).render(landmarks, side, seen)
+            drawn = self._memory(TARGET, side).render(landmarks, side, seen, mixtures[TARGET])
         else:
-            change = self.source.neutral - self.target.neutral
             if self.shape:
-                landmarks = place_expression(seen.points + self.shape * change, landmarks)
-            wanted = replace(seen, points=seen.points + change)
-            drawn = self._memory(SOURCE, side).render(landmarks, side, wanted, footage=crop.astype(np.float32))
+                landmarks = place_expression(seen.points + self.shape * self._change, landmarks)
+            footage = crop.astype(np.float32)
+            drawn = self._memory(SOURCE, side).render(landmarks, side, reading.wanted, mixtures[SOURCE], footage)
         return _Placed(matrix, crop, landmarks, drawn.image, drawn.mask, drawn.seen, own, told)
+
+    def _read(self, face: Face) -> _Read:
+        """What a face whose irises are known asks of both memories."""
+        assert face.landmarks is not None
+        iris = NO_IRISES if face.iris is None else face.iris
+        name = face.landmarks.tobytes() + iris.tobytes()
+        if name not in self._known:
+            seen = read_expression(face.landmarks, read_gaze(face.landmarks, iris))
+            wanted = replace(seen, points=seen.points + self._change)
+            self._known[name] = _Read(seen, wanted, (self.source.mixture(wanted), self.target.mixture(seen)))
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return self._known[name]
+
+    def _steady(self, person: int, reading: _Read, around: Sequence[tuple[_Read, float]]) -> Mixture:
+        nearby = [Nearby(one.asked(person), one.mixtures[person], apart) for one, apart in around]
+        memory = self.source if person == SOURCE else self.target
+        return memory.steady(reading.asked(person), reading.mixtures[person], nearby)
 
     def _memory(self, person: int, side: int) -> TextureMemory:
         """A person's memory no finer than the crop that is drawn: texels between pixels would shimmer."""

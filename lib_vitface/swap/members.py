@@ -8,7 +8,7 @@ import numpy as np
 
 from lib_vitface.errors import CheckpointError
 from lib_vitface.models.checkpoint import Checkpoint
-from lib_vitface.swap.frame import ModelSwapper, SwappedFace
+from lib_vitface.swap.frame import ModelSwapper, Neighbours, SwappedFace
 from lib_vitface.types import Face, Image
 
 
@@ -44,10 +44,14 @@ class Ensemble:
         self.context = max(m.context for m in members)
 
     def __call__(
-        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]:
         """One result per frame, in order."""
-        drawn = [member(frames, faces, times) for member in self.members]
+        drawn = [member(frames, faces, times, nearby) for member in self.members]
         return [self._mean(versions) for versions in zip(*drawn, strict=True)]
 
     def _mean(self, versions: Sequence[SwappedFace]) -> SwappedFace:

@@ -16,7 +16,7 @@ from lib_vitface.types import Embedder, Face, Floats, Image
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.consent import ConsentRecord
-    from lib_vitface.swap.frame import ModelSwapper, SwappedFace
+    from lib_vitface.swap.frame import ModelSwapper, Neighbours, SwappedFace
     from lib_vitface.swap.members import Ensemble
 
 
@@ -66,10 +66,14 @@ class CheckedSwapper:
         self._clips, self._seen = 0, list[tuple[float, float, list[float]]]()
 
     def __call__(
-        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]:
         """As the model's own call. Raises `ConsentError` where the face is somebody else's."""
-        swapped = self.inner(frames, faces, times)
+        swapped = self.inner(frames, faces, times, nearby)
         if self._clips % EVERY == 0 or not self._seen:
             for image, face, new in zip(frames, faces, swapped, strict=True):
                 if self._clear(face):

@@ -50,6 +50,10 @@ class Plan:
         seen: Seen = self.faces[index]
         return seen.faces[0] if seen.faces else None
 
+    def time_s(self, index: int) -> float:
+        """When the frame is shown, in seconds."""
+        return float(self.faces[index].time_s)
+
     def hands(self, index: int) -> tuple[Hand, ...]:
         """Hands near the face, those missed for a few frames bridged."""
         seen: Seen = self.faces[index]

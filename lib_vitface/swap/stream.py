@@ -17,6 +17,8 @@ from lib_vitface.types import Face, Frame
 if TYPE_CHECKING:
     from lib_vitface.swap.frame import ClipSwapper
 
+_NEAR_S = 0.25  # frames that are no farther apart are shown to the model as neighbours
+
 
 class FrameStream:
     """Frames in, finished frames out, in order, some frames later: neighbours on both sides are needed for steady colours.
@@ -67,7 +69,10 @@ class FrameStream:
                 return
             window = [(f, face) for f, face in self._run if self._next - self._context <= f.index < until]
             swapped = self._swapper(
-                [f.image for f, _ in window], [face for _, face in window], [float(f.time) for f, _ in window]
+                [f.image for f, _ in window],
+                [face for _, face in window],
+                [float(f.time) for f, _ in window],
+                [self._nearby(f.index) for f, _ in window],
             )
             for (frame, face), one in zip(window, swapped, strict=True):
                 if self._next <= frame.index < stop:
@@ -76,6 +81,20 @@ class FrameStream:
             self._next = stop
             while self._run and self._run[0][0].index < stop - self._context:
                 self._run.popleft()
+
+    def _nearby(self, index: int) -> list[tuple[Face, float]]:
+        """The faces of the frames of this run around one, with how many seconds they are apart from it."""
+        now, found = self._plan.time_s(index), []
+        for step in (-1, 1):
+            other = index + step
+            while self._run_start[index] <= other < self._run_stop[index]:
+                apart, face = self._plan.time_s(other) - now, self._plan.face(other)
+                if abs(apart) > _NEAR_S:
+                    break
+                if face is not None:
+                    found.append((face, apart))
+                other += step
+        return found
 
     def _ready(self) -> Iterator[Frame]:
         while self._waiting:

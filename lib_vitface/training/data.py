@@ -97,7 +97,8 @@ def load_person(
                 random = np.random.default_rng((seed, index, variant))
                 allowed = _allowed(small, expressions[index], beside[index], variant, random)
                 footage = images[index].astype(np.float32)
-                picture = small.render(landmarks[index], resolution, expressions[index], allowed, footage)
+                mixture = small.mixture(expressions[index], allowed)
+                picture = small.render(landmarks[index], resolution, expressions[index], mixture, footage)
                 drawn[variant, index] = np.clip(picture.image, 0, 255)
                 layers[variant, index, ..., 0] = picture.mask * 255
         if references:

@@ -14,6 +14,7 @@ from lib_vitface.faces import mesh
 from lib_vitface.faceset.gaze import UNKNOWN
 from lib_vitface.faceset.texture import (
     Expression,
+    Nearby,
     TextureMemory,
     geometry_map,
     neutral_shape,
@@ -73,11 +74,38 @@ def test_views_that_are_not_allowed_are_not_used() -> None:
     views = [view(0, seed=1), view(0, seed=2)]
     memory = built(views, size=128)
     expression = read_expression(views[0][1])
-    only = memory.texture(expression, np.array([False, True]))[0]
-    both = memory.texture(expression)[0]
+    only = memory.texture(expression, memory.mixture(expression, np.array([False, True])))[0]
+    both = memory.texture(expression, memory.mixture(expression))[0]
     inside = memory.trust[1] > 128
     assert np.abs(only[inside] - memory.textures[1][inside]).max() < 1
     assert np.abs(both[inside] - memory.textures[1][inside]).mean() > 5
+
+
+def test_a_choice_that_jumps_for_a_frame_is_steadied_and_another_mouth_is_not() -> None:
+    memory = built([view(0, seed=k, mouth_cm=0.12 * (k % 4)) for k in range(16)], size=128)
+    still = [read_expression(view(0, seed=1, mouth_cm=m)[1]) for m in (0.1, 0.1, 0.16, 0.1, 0.1)]
+    wide = read_expression(view(0, seed=1, mouth_cm=1.2)[1])
+
+    def nearby(expressions: Sequence[Expression]) -> list[Nearby]:
+        return [Nearby(e, memory.mixture(e), 0.04 * (k - 2)) for k, e in enumerate(expressions) if k != 2]
+
+    own = memory.mixture(still[2])
+    steady = memory.steady(still[2], own, nearby(still))
+    usual = memory.mixture(still[0]).shares
+    assert np.abs(steady.shares[0] - usual[0]).sum() < 0.6 * np.abs(own.shares[0] - usual[0]).sum()
+    assert np.allclose(steady.shares.sum(axis=1), 1)
+    spoken = memory.mixture(wide)
+    kept = memory.steady(wide, spoken, nearby([*still[:2], wide, *still[3:]]))
+    assert np.abs(kept.shares[0] - spoken.shares[0]).sum() < 0.03
+    assert memory.steady(wide, spoken, []) is spoken
+
+
+def test_many_equal_views_are_drawn_all_the_same() -> None:
+    memory = built([view(0, seed=1) for _ in range(20)], size=128)
+    expression = read_expression(view(0, seed=1)[1])
+    drawn = memory.texture(expression, memory.mixture(expression))[0]
+    inside = memory.trust[0] > 128
+    assert np.abs(drawn[inside] - memory.textures[0][inside]).max() < 1
 
 
 def test_a_cover_on_one_view_is_outvoted() -> None:
@@ -87,7 +115,8 @@ def test_a_cover_on_one_view_is_outvoted() -> None:
     cv2.circle(covered, tuple(int(v) for v in nose), 16, (0, 255, 0), -1)
     views[3] = covered, views[3][1]
     memory = built(views, size=128)
-    drawn = memory.render(views[0][1], SIZE, read_expression(views[0][1]), np.arange(7) != 0)
+    expression = read_expression(views[0][1])
+    drawn = memory.render(views[0][1], SIZE, expression, memory.mixture(expression, np.arange(7) != 0))
     patch = np.s_[nose[1] - 6 : nose[1] + 6, nose[0] - 6 : nose[0] + 6]
     assert np.abs(drawn.image[patch] - views[0][0][patch]).mean() < 8
 
@@ -157,7 +186,8 @@ def test_arrays_bring_back_the_same_memory() -> None:
     memory = built([view(0), view(20)], size=64)
     again = TextureMemory.from_arrays(memory.arrays())
     expression = Expression(memory.neutral, np.zeros(2, np.float32))
-    assert np.array_equal(again.texture(expression)[0], memory.texture(expression)[0])
+    mixture = memory.mixture(expression)
+    assert np.array_equal(again.texture(expression, mixture)[0], memory.texture(expression, mixture)[0])
     with pytest.raises(CheckpointError, match="texture memory"):
         TextureMemory.from_arrays({k: v for k, v in memory.arrays().items() if k != "trust"})
     assert memory.resized(32).size == 32

@@ -51,7 +51,9 @@ class Puts:
     def __init__(self, image: Image | None = None, face: Face | None = None) -> None:
         self.image, self.face = image, face
 
-    def __call__(self, frames: Sequence[Image], faces: Sequence[Face], times: object = None) -> list[SwappedFace]:
+    def __call__(
+        self, frames: Sequence[Image], faces: Sequence[Face], times: object = None, nearby: object = None
+    ) -> list[SwappedFace]:
         found = []
         for frame, face in zip(frames, faces, strict=True):
             matrix = align.crop_matrix(face, SIDE)

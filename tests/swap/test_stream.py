@@ -12,7 +12,7 @@ import pytest
 from test_frame import face_at
 
 from lib_vitface.options import build
-from lib_vitface.swap.frame import SwappedFace
+from lib_vitface.swap.frame import Neighbours, SwappedFace
 from lib_vitface.swap.plan import Plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.stream import FrameStream
@@ -26,7 +26,7 @@ STRENGTH = np.array([0, 0] + [1] * 19 + [0] + [1], np.float32)  # runs: 2..12, 1
 
 class Reader:
     def __getitem__(self, index: int) -> Any:
-        return type("Seen", (), {"faces": (FACE,), "hands": ()})()
+        return type("Seen", (), {"faces": (FACE,), "hands": (), "time_s": index / 10})()
 
 
 class Watching:
@@ -36,13 +36,21 @@ class Watching:
 
     def __init__(self) -> None:
         self.windows: list[list[int]] = []
+        self.nearby: dict[int, list[int]] = {}
 
     def __call__(
-        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]:
         seen = [int(f[0, 0, 0]) for f in frames]
         assert times is not None and np.allclose(times, [k / 10 for k in seen])
         self.windows.append(seen)
+        assert nearby is not None
+        for k, others in zip(seen, nearby, strict=True):
+            self.nearby[k] = sorted(k + round(apart * 10) for _, apart in others)
         matrix = np.array([[1.0, 0, -2], [0, 1, 0]])
         shades = [(sum(seen) * 7 + k * 5) % 120 + 110 for k in seen]
         return [SwappedFace(np.full((96, 96, 3), s, np.uint8), np.ones((96, 96), np.float32), matrix) for s in shades]
@@ -80,6 +88,9 @@ def test_clips_see_their_neighbours_within_the_shot(tmp_path: Path, radius: int)
         list(range(2, 9)), list(range(3, 13)), list(range(7, 13)),
         list(range(13, 20)), list(range(14, 21)), [22],
     ]  # fmt: skip
+    # a quarter of a second at ten frames a second, and never beyond the shot
+    assert swapper.nearby[2] == [3, 4] and swapper.nearby[8] == [6, 7, 9, 10]
+    assert swapper.nearby[12] == [10, 11] and swapper.nearby[13] == [14, 15] and swapper.nearby[22] == []
     assert sorted(made) == list(range(COUNT))
     assert all((made[k][40:60, 40:60] == 90).all() == (STRENGTH[k] == 0) for k in made)
 

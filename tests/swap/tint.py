@@ -25,7 +25,7 @@ from lib_vitface.errors import ViTFaceError  # noqa: E402
 from lib_vitface.faces import align  # noqa: E402
 from lib_vitface.jobs import JobStore  # noqa: E402
 from lib_vitface.options import build  # noqa: E402
-from lib_vitface.swap.frame import SwappedFace  # noqa: E402
+from lib_vitface.swap.frame import Neighbours, SwappedFace  # noqa: E402
 from lib_vitface.swap.settings import SwapOptions  # noqa: E402
 from lib_vitface.types import Face, Image  # noqa: E402
 
@@ -38,7 +38,11 @@ class Tint:
         self.clips: list[int] = []
 
     def __call__(
-        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]:
         assert 0 < len(frames) <= self.clip_length + 2 * self.context
         assert times is None or (len(times) == len(frames) and list(times) == sorted(times))
