@@ -328,12 +328,6 @@ class Claim:
             row = (self.job.id, stage, number, file, _plain(data or {}))
             db.execute("INSERT OR REPLACE INTO chunks (job, stage, number, file, data) VALUES (?,?,?,?,?)", row)
 
-    def drop_chunks(self, stage: str) -> None:
-        """Forgets all chunks of a stage (not their files)."""
-        with self.store._change() as db:
-            self._hold(db)
-            db.execute("DELETE FROM chunks WHERE job=? AND stage=?", (self.job.id, stage))
-
     def _hold(self, db: sqlite3.Connection) -> None:
         row = db.execute("SELECT claim FROM jobs WHERE id=?", (self.job.id,)).fetchone()
         if row is None or row["claim"] != self._token:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,11 +157,36 @@ class Embedder(Protocol):
     def __call__(self, image: Image, face: Face) -> Floats: ...
 
 
-@runtime_checkable
-class SwapModel(Protocol):
-    """A trained swapper seen from numpy: a clip of crops in, swapped crops and masks out."""
+@dataclass(frozen=True)
+class SwappedFace:
+    """A new face in its crop: `image` [S, S, 3] RGB uint8, `mask` [S, S] 0..1, `frame_to_crop` 2x3."""
 
-    def __call__(self, crops: Sequence[Image], landmarks: Sequence[Floats]) -> tuple[list[Image], list[Mask]]: ...
+    image: Image
+    mask: Mask
+    frame_to_crop: Matrix
+
+
+Neighbours = Sequence[tuple[Face, float]]
+"""Faces of frames around one, of the same shot, and how many seconds they are apart from it."""
+
+
+class SwapModel(Protocol):
+    """Swaps clips of neighbouring frames of one shot. The same clip gives the same result.
+
+    Clips are `clip_length` frames long (fewer at the end of a shot), with up to `context` more before and after, whose
+    results are not used. `times` are seconds; `nearby` are each frame's neighbours, for what is to change slowly.
+    """
+
+    clip_length: int
+    context: int
+
+    def __call__(
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
+    ) -> list[SwappedFace]: ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who is who over a clip, which face is meant, and landmarks that stand still when the face does.
 
 Three independent parts: `Tracker` and `follow` give every face a track number; `FaceChoice` names one face or track;
-`landmark_motion` and `smooth_landmarks` steady the landmarks of one track without lag.
+`landmark_motion` and `smooth_window` steady the landmarks of one track without lag.
 """
 
 from __future__ import annotations
@@ -381,9 +381,6 @@ def _face_row(face: Face) -> _Row:
 
 # ------------------------------------------------------------------------------------------------ steady landmarks
 
-RADIUS = 8
-"""Frames on either side that a smoothed frame depends on."""
-
 _SPAN_S = 0.085  # standard deviation of the temporal weight
 _RANGE_CM = 0.12  # how far a neighbour may differ (after motion was taken out) and still count: 4 to 5 times the noise
 _HEAD_RANGE_CM = 0.08  # the same for the rigid motion, where no pixel motion is known
@@ -557,32 +554,3 @@ def _surroundings() -> NDArray[np.intp]:
     """The nearest mesh points of each point (itself first) `[468, 6]`."""
     points = mesh.vertices().astype(np.float64)
     return np.argsort(((points[:, None] - points[None]) ** 2).sum(axis=2), axis=1, kind="stable")[:, :6]
-
-
-def smooth_landmarks(
-    landmarks: NDArray[np.floating],
-    times: NDArray[np.floating],
-    visible: NDArray[np.bool_],
-    motion: NDArray[np.floating] | None = None,
-    *,
-    radius: int = RADIUS,
-) -> Floats:
-    """Steady landmarks `[N, 468, 3]` of one track; `smooth_window` over every frame.
-
-    `landmarks` [N, 468, 3] px, `times` [N] seconds, `visible` [N] (invisible frames are returned as they are and count for
-    nobody), `motion` [N-1, 468, 2] from `landmark_motion`. Frame `i` of the result depends on frames `i - radius` to
-    `i + radius` only, to the last bit: long clips are smoothed in chunks with `radius` more frames on either side.
-    """
-    if not len(landmarks):
-        return np.zeros((0, mesh.POINT_COUNT, 3), dtype=np.float32)
-    pad = ((radius, radius), (0, 0), (0, 0))
-    points = np.pad(np.asarray(landmarks), pad)
-    steps = None if motion is None else np.pad(np.asarray(motion), pad, constant_values=np.nan)
-    moments = np.pad(np.asarray(times, dtype=np.float64), radius, mode="edge")
-    seen = np.pad(np.asarray(visible, dtype=bool), radius)
-    result = np.empty((len(landmarks), mesh.POINT_COUNT, 3), dtype=np.float32)
-    for i in range(len(landmarks)):
-        window = slice(i, i + 2 * radius + 1)
-        moved = None if steps is None else steps[i : i + 2 * radius]
-        result[i] = smooth_window(points[window], moments[window], seen[window], moved)
-    return result

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.faces import align
 from lib_vitface.faces.analyse import Analyser
-from lib_vitface.faces.landmarks import EyeNet
+from lib_vitface.faces.landmarks import NO_IRISES
 from lib_vitface.faces.track import overlap
 from lib_vitface.metrics import geometry, image, temporal
 from lib_vitface.metrics.alignment import FramePair
@@ -64,7 +64,6 @@ class Observer:
         self.embedder = embedder
         self.features = features
         self.same_person = same_person
-        self._eyes = EyeNet()
 
     def look(self, pair: FramePair) -> Sighting | None:
         """The replaced face; None where the target shows no face."""
@@ -96,8 +95,8 @@ class Observer:
             landmark_distance=geometry.landmark_distance(result.landmarks, target.landmarks),
             pose_error_deg=geometry.pose_error(result_pose, target_pose),
             gaze_distance=geometry.gaze_distance(
-                geometry.gaze(self._eyes.irises(*both[0]), result.landmarks, result_pose.yaw_deg),
-                geometry.gaze(self._eyes.irises(*both[1]), target.landmarks, target_pose.yaw_deg),
+                geometry.gaze(_irises(result), result.landmarks, result_pose.yaw_deg),
+                geometry.gaze(_irises(target), target.landmarks, target_pose.yaw_deg),
             ),
             expression=(geometry.expression(result.landmarks), geometry.expression(target.landmarks)),
             sharpness=(image.sharpness(_face_part(crops[0], points)), image.sharpness(_face_part(crops[1], points))),
@@ -142,6 +141,11 @@ def outside_error(pair: FramePair, frame_to_crop: align.Matrix) -> float:
     cv2.fillConvexPoly(outside, np.rint(corners).astype(np.int32), 0)
     count = int(outside.sum())
     return cv2.norm(pair.target, pair.result, cv2.NORM_L2SQR, outside) / (3 * count) if count else 0.0
+
+
+def _irises(face: Face) -> Floats:
+    """Centres `[2, 1, 2]`, NaN where the landmarker gave none."""
+    return (NO_IRISES if face.iris is None else face.iris)[:, None]
 
 
 def _face_part(crop: Image, points: Floats) -> Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +13,7 @@ from lib_vitface.swap import blend
 from lib_vitface.swap.color import ColorStatistics, fit
 from lib_vitface.swap.light import light_map, relit, skin_mask
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.types import Face, Floats, Image, Mask
-
-if TYPE_CHECKING:  # the module behind it loads torch
-    from lib_vitface.swap.frame import SwappedFace
+from lib_vitface.types import Face, Floats, Image, Mask, SwappedFace
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,45 +30,13 @@ from lib_vitface.faceset.texture import (
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.config import ViTSwapperConfig
 from lib_vitface.models.runtime import Network, open_network
-from lib_vitface.types import Face, Floats, Image, Mask, Matrix
+from lib_vitface.types import Face, Floats, Image, Mask, Matrix, Neighbours, SwappedFace
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
 LARGEST_CROP = 768
 _SEEN = (0.06, 0.22)  # how well the best view must have shown a part before it is drawn at all, and drawn fully
 SOURCE, TARGET = 0, 1
 _KEPT = 128  # faces whose reading is remembered
-
-
-@dataclass(frozen=True)
-class SwappedFace:
-    """A new face in its crop: `image` [S, S, 3] RGB uint8, `mask` [S, S] 0..1, `frame_to_crop` 2x3."""
-
-    image: Image
-    mask: Mask
-    frame_to_crop: Matrix
-
-
-Neighbours = Sequence[tuple[Face, float]]
-"""Faces of frames around one, of the same shot, and how many seconds they are apart from it."""
-
-
-class ClipSwapper(Protocol):
-    """Swaps clips of neighbouring frames of one shot. The same clip gives the same result.
-
-    Clips are `clip_length` frames long (fewer at the end of a shot), with up to `context` more before and after, whose
-    results are not used. `times` are seconds; `nearby` are each frame's neighbours, for what is to change slowly.
-    """
-
-    clip_length: int
-    context: int
-
-    def __call__(
-        self,
-        frames: Sequence[Image],
-        faces: Sequence[Face],
-        times: Sequence[float] | None = None,
-        nearby: Sequence[Neighbours] | None = None,
-    ) -> list[SwappedFace]: ...
 
 
 @dataclass(frozen=True)

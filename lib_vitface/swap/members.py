@@ -8,8 +8,8 @@ import numpy as np
 
 from lib_vitface.errors import CheckpointError
 from lib_vitface.models.checkpoint import Checkpoint
-from lib_vitface.swap.frame import ModelSwapper, Neighbours, SwappedFace
-from lib_vitface.types import Face, Image
+from lib_vitface.swap.frame import ModelSwapper
+from lib_vitface.types import Face, Image, Neighbours, SwappedFace
 
 
 def shares_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
@@ -27,7 +27,7 @@ def shares_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
 
 
 class Ensemble:
-    """A `ClipSwapper` whose pictures and masks are the weighted means of its members'.
+    """A `SwapModel` whose pictures and masks are the weighted means of its members'.
 
     Raises `CheckpointError` where they work at different sizes, which cut different crops.
     """

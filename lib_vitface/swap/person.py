@@ -12,11 +12,11 @@ from lib_vitface.errors import ConsentError
 from lib_vitface.faces import align
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import five_points
-from lib_vitface.types import Embedder, Face, Floats, Image
+from lib_vitface.types import Embedder, Face, Floats, Image, Neighbours, SwappedFace
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.consent import ConsentRecord
-    from lib_vitface.swap.frame import ModelSwapper, Neighbours, SwappedFace
+    from lib_vitface.swap.frame import ModelSwapper
     from lib_vitface.swap.members import Ensemble
 
 

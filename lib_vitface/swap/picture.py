@@ -19,11 +19,10 @@ from lib_vitface.swap.finish import Finisher
 from lib_vitface.swap.plan import choice, limits
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.video import check_output, find_job, make_analyser, redrawer_of, reference_look, swap_video
-from lib_vitface.types import Denoiser, Face, Image, Tick, no_tick
+from lib_vitface.types import Denoiser, Face, Image, SwapModel, Tick, no_tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
-    from lib_vitface.swap.frame import ClipSwapper
 
 _LOOKS = 3  # palms are searched in another square at each look
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -31,7 +30,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def swap_input(
     options: SwapOptions,
-    swapper: ClipSwapper,
+    swapper: SwapModel,
     publisher: Publisher,
     store: JobStore,
     tick: Tick = no_tick,
@@ -50,7 +49,7 @@ def makes_video(options: SwapOptions) -> bool:
 
 def swap_images(
     options: SwapOptions,
-    swapper: ClipSwapper,
+    swapper: SwapModel,
     publisher: Publisher,
     store: JobStore,
     tick: Tick = no_tick,
@@ -94,7 +93,7 @@ class _Pictures:
     def __init__(
         self,
         options: SwapOptions,
-        swapper: ClipSwapper,
+        swapper: SwapModel,
         publisher: Publisher,
         claim: Claim,
         redrawer: Redrawer | None = None,
@@ -165,7 +164,7 @@ class _Pictures:
 
 
 def swap_face(
-    image: Image, face: Face, swapper: ClipSwapper, finisher: Finisher, hands: Sequence[Hand] = ()
+    image: Image, face: Face, swapper: SwapModel, finisher: Finisher, hands: Sequence[Hand] = ()
 ) -> Image | None:
     """One picture [H, W, 3] with one face replaced, not marked yet; None where the face is beyond the limits."""
     if face.pose is None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib_vitface.swap.finish import Finisher, Measured
 from lib_vitface.swap.plan import Plan
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.types import Face, Frame
-
-if TYPE_CHECKING:
-    from lib_vitface.swap.frame import ClipSwapper
+from lib_vitface.types import Face, Frame, SwapModel
 
 _NEAR_S = 0.25  # frames that are no farther apart are shown to the model as neighbours
 
@@ -26,7 +22,7 @@ class FrameStream:
     `begin` is the first frame it must be given so that frame `start` comes out as it would in an uninterrupted run.
     """
 
-    def __init__(self, options: SwapOptions, swapper: ClipSwapper, plan: Plan, count: int, start: int = 0) -> None:
+    def __init__(self, options: SwapOptions, swapper: SwapModel, plan: Plan, count: int, start: int = 0) -> None:
         self._swapper, self._plan, self._options = swapper, plan, options
         self._finisher = Finisher(options)
         self._clip_of = plan.clips(swapper.clip_length)

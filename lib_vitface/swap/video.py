@@ -31,18 +31,17 @@ from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.steady import Counts, SteadyRedraw
 from lib_vitface.swap.stream import FrameStream
-from lib_vitface.types import Denoiser, Floats, Frame, Tick, no_tick
+from lib_vitface.types import Denoiser, Floats, Frame, SwapModel, Tick, no_tick
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
-    from lib_vitface.swap.frame import ClipSwapper
 
 DEPTH = 6  # frames that may wait between two stages
 
 
 def swap_video(
     options: SwapOptions,
-    swapper: ClipSwapper,
+    swapper: SwapModel,
     publisher: Publisher,
     store: JobStore,
     tick: Tick = no_tick,
@@ -160,7 +159,7 @@ class _Run:
     def __init__(
         self,
         options: SwapOptions,
-        swapper: ClipSwapper,
+        swapper: SwapModel,
         publisher: Publisher,
         claim: Claim,
         tick: Tick,

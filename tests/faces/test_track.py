@@ -25,7 +25,6 @@ from lib_vitface.faces.track import (
     follow,
     landmark_motion,
     overlap,
-    smooth_landmarks,
     smooth_window,
     summarise,
 )
@@ -58,6 +57,30 @@ def clip(path: str, limit: int | None = None) -> Iterator[Image]:
         if not good:
             return
         yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def smooth_landmarks(
+    landmarks: NDArray[np.floating],
+    times: NDArray[np.floating],
+    visible: NDArray[np.bool_],
+    motion: NDArray[np.floating] | None = None,
+    *,
+    radius: int = 8,
+) -> Floats:
+    """`smooth_window` over every frame of a track; arrays over its N frames, `motion` over its N - 1 steps."""
+    if not len(landmarks):
+        return np.zeros((0, mesh.POINT_COUNT, 3), dtype=np.float32)
+    pad = ((radius, radius), (0, 0), (0, 0))
+    points = np.pad(np.asarray(landmarks), pad)
+    steps = None if motion is None else np.pad(np.asarray(motion), pad, constant_values=np.nan)
+    moments = np.pad(np.asarray(times, dtype=np.float64), radius, mode="edge")
+    seen = np.pad(np.asarray(visible, dtype=bool), radius)
+    result = np.empty((len(landmarks), mesh.POINT_COUNT, 3), dtype=np.float32)
+    for i in range(len(landmarks)):
+        window = slice(i, i + 2 * radius + 1)
+        moved = None if steps is None else steps[i : i + 2 * radius]
+        result[i] = smooth_window(points[window], moments[window], seen[window], moved)
+    return result
 
 
 def test_overlap_is_intersection_over_union() -> None:
@@ -331,7 +354,7 @@ def test_chunks_equal_the_whole_clip_bit_for_bit(with_motion: bool) -> None:
     visible = np.random.default_rng(2).random(50) > 0.1
     motion = np.diff(truth[:, :, :2], axis=0).astype(np.float32) if with_motion else None
     whole = smooth_landmarks(seen, seconds(50), visible, motion)
-    reach = track.RADIUS
+    reach = 8
     for start, stop in ((0, 13), (13, 14), (14, 37), (37, 50)):
         low, high = max(0, start - reach), min(50, stop + reach)
         moved = None if motion is None else motion[low : high - 1]

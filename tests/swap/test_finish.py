@@ -13,8 +13,7 @@ from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faces.parse import Hand, hull_mask
 from lib_vitface.swap.finish import Finisher, face_height
-from lib_vitface.swap.frame import SwappedFace
-from lib_vitface.types import Face, Image, Pose
+from lib_vitface.types import Face, Image, Pose, SwappedFace
 
 SIDE = 128
 

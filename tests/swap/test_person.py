@@ -21,9 +21,8 @@ from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.provenance.consent import ConsentRecord, make_record
 from lib_vitface.provenance.keys import open_keys
-from lib_vitface.swap.frame import SwappedFace
 from lib_vitface.swap.person import EVERY, CheckedSwapper
-from lib_vitface.types import Face, Image
+from lib_vitface.types import Face, Image, SwappedFace
 
 SIDE = 256
 

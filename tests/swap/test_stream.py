@@ -12,11 +12,10 @@ import pytest
 from test_frame import face_at
 
 from lib_vitface.options import build
-from lib_vitface.swap.frame import Neighbours, SwappedFace
 from lib_vitface.swap.plan import Plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.stream import FrameStream
-from lib_vitface.types import Face, Frame, Image, Pose
+from lib_vitface.types import Face, Frame, Image, Neighbours, Pose, SwappedFace
 
 COUNT, CLIP, CONTEXT = 23, 4, 3
 FACE = face_at(Pose(0, 0, 0), 2.5, 50, 48)

@@ -25,9 +25,8 @@ from lib_vitface.errors import ViTFaceError  # noqa: E402
 from lib_vitface.faces import align  # noqa: E402
 from lib_vitface.jobs import JobStore  # noqa: E402
 from lib_vitface.options import build  # noqa: E402
-from lib_vitface.swap.frame import Neighbours, SwappedFace  # noqa: E402
 from lib_vitface.swap.settings import SwapOptions  # noqa: E402
-from lib_vitface.types import Face, Image  # noqa: E402
+from lib_vitface.types import Face, Image, Neighbours, SwappedFace  # noqa: E402  # noqa: E402
 
 
 class Tint:
