@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.assets import locate
 from lib_vitface.errors import InputError, NoFaceError
-from lib_vitface.faces import mesh, track
+from lib_vitface.faces import mesh
 from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
