@@ -30,8 +30,11 @@ _LIPS = mesh.LIPS_OUTER + mesh.LIPS_INNER
 _POSE_WIDTH_DEG = 12.0  # views this far away in yaw or pitch count e^-1 as much
 _MAX_BLENDED = 12  # views that share one region of one frame
 _LEAST = 0.01  # share of a view, of the likest one's, from which it is drawn
+_FINE = 1 / 80  # standard deviation, of the atlas' side, between what counts as fine and as coarse
+_AHEAD, _SHARPEST = 7.0, 0.3  # for what is fine: exponent of a view's share, and what a place in sharpness costs
 _STEADY_S = 0.1  # standard deviation of the time over which the choice of views is steadied
 _AGREEMENT_WIDTH = 18.0  # grey levels of low-frequency difference to the median view that halve a texel's weight
+_BELIEF = (np.arange(256, dtype=np.float32) / 255) ** 2 + np.float32(1e-3)  # weight of a texel by its trust
 _MOUTH_COLOR = np.array([70, 32, 32], np.float32)
 _KNOWN = 0.45  # trust of the mouth's inside from which nothing is added to it
 
@@ -63,7 +66,7 @@ def place_expression(points: Floats, like: Floats) -> Floats:
 @dataclass(frozen=True)
 class _Region:
     """Points that decide which views are alike, where in the atlas that counts, and how narrow the choice is (cm).
-    `eye` is 0 or 1 for the right or left eye."""
+    `eye` is 0 or 1 for the right or left eye; `skin` is all that is neither eye nor mouth."""
 
     points: tuple[int, ...]
     weight: Mask
@@ -71,6 +74,7 @@ class _Region:
     columns: slice
     width_cm: float
     eye: int | None
+    skin: bool
 
 
 @lru_cache(maxsize=4)
@@ -79,16 +83,16 @@ def _regions(size: int) -> tuple[_Region, ...]:
     right, left = atlas.soft_box(mesh.RIGHT_EYE, size, 1.3), atlas.soft_box(mesh.LEFT_EYE, size, 1.3)
     rest = np.clip(1 - mouth - right - left, 0, 1)
     described = (
-        (_LIPS, mouth, 0.22, None),
-        (mesh.RIGHT_EYE, right, 0.10, 0),
-        (mesh.LEFT_EYE, left, 0.10, 1),
-        (tuple(range(mesh.POINT_COUNT)), rest, 0.30, None),
+        (_LIPS, mouth, 0.22, None, False),
+        (mesh.RIGHT_EYE, right, 0.10, 0, False),
+        (mesh.LEFT_EYE, left, 0.10, 1, False),
+        (tuple(range(mesh.POINT_COUNT)), rest, 0.30, None, True),
     )
     found = []
-    for points, weight, width, eye in described:
+    for points, weight, width, eye, skin in described:
         rows, columns = np.where(weight.max(axis=1) > 0)[0], np.where(weight.max(axis=0) > 0)[0]
         area = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        found.append(_Region(points, weight[area].astype(np.float32), *area, width, eye))
+        found.append(_Region(points, weight[area].astype(np.float32), *area, width, eye, skin))
     return tuple(found)
 
 
@@ -203,30 +207,66 @@ class TextureMemory:
     def texture(self, expression: Expression, mixture: Mixture) -> tuple[Floats, Mask]:
         """Blended atlas `[U, U, 3]` 0..255 and its trust `[U, U]` for an expression of this person's shape.
 
-        Trust is low where the texel was seen from the side, and where no view has a like expression.
+        Trust is low where the texel was seen from the side, and where no view has a like expression. What is coarse comes from many
+        views, which is steady; what is fine from few, since many lie never quite on each other and would blur it (two bands of Burt
+        and Adelson 1983).
         """
+        base, trust = self._blended(expression, mixture)
+        detail = self._blended(expression, self._finest(mixture))[0]
+        small = cv2.resize(base - detail, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+        small = cv2.GaussianBlur(small, (0, 0), self.size * _FINE / 4)
+        detail += cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        return detail, trust
+
+    def _finest(self, mixture: Mixture) -> Mixture:
+        """The mixture with the likest views far ahead; where all are alike (skin), the sharpest."""
+        most = mixture.shares.max(axis=1, keepdims=True)
+        shares = (mixture.shares / most) ** _AHEAD
+        for region, share in zip(_regions(self.size), shares, strict=True):
+            if region.skin:
+                share *= np.exp(-_SHARPEST * self._sharpness_rank)
+        return Mixture(shares / shares.sum(axis=1, keepdims=True), mixture.known)
+
+    @cached_property
+    def _sharpness_rank(self) -> NDArray[np.intp]:
+        """Place of each view `[N]` by how much fine detail it shows, 0 the sharpest."""
+        fine = [
+            float((np.abs(cv2.Laplacian(cv2.cvtColor(t, cv2.COLOR_RGB2GRAY), cv2.CV_32F)) * seen).sum())
+            for t, seen in zip(self.textures, self.trust, strict=True)
+        ]
+        return np.argsort(np.argsort([-f for f in fine], kind="stable"))
+
+    def _blended(self, expression: Expression, mixture: Mixture) -> tuple[Floats, Mask]:
+        """Atlas and trust by one mixture."""
         total = np.zeros((self.size, self.size, 3), np.float32)
         weight = np.zeros((self.size, self.size), np.float32)
         sure = np.zeros((self.size, self.size), np.float32)
         for region, shares, known in zip(_regions(self.size), mixture.shares, mixture.known, strict=True):
             lids = _lids(region, expression)
             area = region.rows, region.columns
+            # Written again and again: fresh memory for every view would cost more than the sums.
+            part = np.empty_like(region.weight)
+            part_colours, colours = (np.empty((*part.shape, 3), np.float32) for _ in range(2))
             order = np.argsort(-shares, kind="stable")
             # A share begins at nothing: a view that is drawn at once with a part of its own would be seen to come.
             most = float(shares[order[0]])
             following = float(shares[order[_MAX_BLENDED]]) if len(order) > _MAX_BLENDED else 0.0
             floor = max(min(following, most / 2), _LEAST * most)
             for view in order[:_MAX_BLENDED]:
-                share = np.float32(shares[view] - floor)
+                share = float(shares[view]) - floor
                 if share <= 0:
                     break
-                trust = self.trust[view][area].astype(np.float32) / 255
-                part = region.weight * share * (trust * trust + 1e-3)
-                total[area] += part[..., None] * self._view(view, region, expression, lids)
+                trust = np.ascontiguousarray(self.trust[view][area])
+                cv2.multiply(region.weight, cv2.LUT(trust, _BELIEF), dst=part, scale=share)
                 weight[area] += part
-                sure[area] += part * trust * np.float32(known)
-        weight = np.maximum(weight, 1e-9)
-        return total / weight[..., None], sure / weight
+                cv2.merge([part, part, part], dst=part_colours)
+                drawn = self._view(view, region, expression, lids)
+                total[area] += cv2.multiply(drawn, part_colours, dst=colours, dtype=cv2.CV_32F)
+                sure[area] += cv2.multiply(part, trust, dst=part, scale=float(known) / 255, dtype=cv2.CV_32F)
+        np.maximum(weight, 1e-9, out=weight)
+        total /= weight[..., None]
+        sure /= weight
+        return total, sure
 
     def _view(self, view: int, region: _Region, expression: Expression, lids: float) -> NDArray[np.uint8]:
         """A region of a view, with the iris where it is wanted; `lids`: how open the eye is drawn."""

@@ -100,6 +100,29 @@ def test_a_choice_that_jumps_for_a_frame_is_steadied_and_another_mouth_is_not() 
     assert memory.steady(wide, spoken, []) is spoken
 
 
+def test_views_that_lie_not_quite_on_each_other_do_not_blur_the_drawing() -> None:
+    shifted = []
+    for k in range(12):
+        image, landmarks = view(0, seed=1)
+        noise = np.random.default_rng(3).normal(0, 25, image.shape)
+        moved = np.roll(np.clip(image + noise, 0, 255).astype(np.uint8), (k % 4 - 2, k // 4 - 1), axis=(0, 1))
+        shifted.append((moved, landmarks))
+    memory = built(shifted, size=128)
+    expression = read_expression(shifted[0][1])
+    mixture = memory.mixture(expression)
+    plain = memory._blended(expression, mixture)[0]
+    drawn = memory.texture(expression, mixture)[0]
+    inside = memory.trust.min(axis=0) > 160
+
+    def fine(picture: Floats) -> float:
+        grey = cv2.cvtColor(np.clip(picture, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F))[inside].mean())
+
+    assert fine(drawn) > 1.3 * fine(plain)
+    coarse = [cv2.GaussianBlur(np.where(inside[..., None], p, 0), (0, 0), 6)[inside] for p in (drawn, plain)]
+    assert np.abs(coarse[0] - coarse[1]).mean() < 2, "what is coarse is that of all views"
+
+
 def test_many_equal_views_are_drawn_all_the_same() -> None:
     memory = built([view(0, seed=1) for _ in range(20)], size=128)
     expression = read_expression(view(0, seed=1)[1])
