@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lib_vitface.errors import NoFaceError, OutputError
+from lib_vitface.errors import InputError, NoFaceError, OutputError
 from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
@@ -26,6 +26,7 @@ from lib_vitface.metrics.gallery import Gallery
 from lib_vitface.metrics.identity import template
 from lib_vitface.metrics.image import squared_error
 from lib_vitface.metrics.observation import Observer, Sighting, pair_flicker, triple_jitter
+from lib_vitface.metrics.perceptual import Lpips
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.metrics.source import SourceFace, faces_in_media, measure_source
 from lib_vitface.metrics.temporal import Jitter, PairFlicker
@@ -52,6 +53,11 @@ def evaluate(
     """
     for path in (options.json, options.report):
         _check_writable(path)
+    if options.lpips and not options.self_reenactment:
+        raise InputError(
+            "--lpips compares with the truth, which only --self-reenactment has; add that or leave it out."
+        )
+    lpips = Lpips() if options.lpips else None
     footage = open_footage(options.target, options.result, options.start_s, options.end_s)
     analyser = Analyser(make_detector(), MeshLandmarker())
     embedder = make_embedder(options.scorer)
@@ -61,7 +67,7 @@ def evaluate(
     source = measure_source(source_faces, options.source_faces, embedder, features, tick)
     if not source:
         raise NoFaceError(f"{options.source}: there is no face in it; name the faceset or clips of the source person.")
-    observer = Observer(analyser, embedder, features, same_person=options.self_reenactment)
+    observer = Observer(analyser, embedder, features, same_person=options.self_reenactment, lpips=lpips)
     scoring = Scoring(observer, options, source, Gallery(options.pictures, float(footage.duration)))
     for pair in paired_frames(footage):
         tick(float(pair.time), max(float(footage.duration), float(pair.time)), "Scoring frames")

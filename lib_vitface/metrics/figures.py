@@ -146,6 +146,7 @@ def _likeness(record: Record) -> dict[str, Any]:
         "face_psnr_db": spread([capped_psnr(f.face_error) for f in record.frames if f.face_error is not None]),
         "face_ssim": spread([f.face_ssim for f in record.frames if f.face_ssim is not None]),
         "face_ms_ssim": spread([f.face_ms_ssim for f in record.frames if f.face_ms_ssim is not None]),
+        **({"face_lpips": spread(lpips)} if (lpips := _known([f.face_lpips for f in record.frames])) else {}),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -52,18 +52,26 @@ class FrameScores:
     face_error: float | None = None  # mean squared, inside the face outline
     face_ssim: float | None = None
     face_ms_ssim: float | None = None
+    face_lpips: float | None = None
 
 
 class Observer:
     """Looks at frames with a set of measuring networks."""
 
     def __init__(
-        self, analyser: Analyser, embedder: Embedder, features: Mapping[str, Features], *, same_person: bool = False
+        self,
+        analyser: Analyser,
+        embedder: Embedder,
+        features: Mapping[str, Features],
+        *,
+        same_person: bool = False,
+        lpips: Callable[[Image, Image], float] | None = None,
     ) -> None:
         self.analyser = analyser
         self.embedder = embedder
         self.features = features
         self.same_person = same_person
+        self.lpips = lpips
 
     def look(self, pair: FramePair) -> Sighting | None:
         """The replaced face; None where the target shows no face."""
@@ -87,7 +95,7 @@ class Observer:
         target_pose, result_pose = (
             f.pose or align.fit_head(f.landmarks).pose for f in (target, result) if f.landmarks is not None
         )
-        likeness = self._likeness(crops[0], crops[1], points) if self.same_person else (None, None, None)
+        likeness = self._likeness(crops[0], crops[1], points) if self.same_person else (None, None, None, None)
         return FrameScores(
             index=pair.index,
             time_s=float(pair.time),
@@ -106,14 +114,16 @@ class Observer:
             face_error=likeness[0],
             face_ssim=likeness[1],
             face_ms_ssim=likeness[2],
+            face_lpips=likeness[3],
         )
 
-    def _likeness(self, result: Image, target: Image, points: Floats) -> tuple[float, float, float]:
+    def _likeness(self, result: Image, target: Image, points: Floats) -> tuple[float, float, float, float | None]:
         hull = temporal.hull(points, result.shape[:2])
         return (
             image.squared_error(result, target, hull),
             image.ssim(result, target, hull),
             image.ms_ssim(result, target, hull),
+            self.lpips(np.where(hull[..., None] > 0, result, target), target) if self.lpips is not None else None,
         )
 
 

@@ -33,6 +33,12 @@ class EvaluateOptions:
         "face pixel by pixel (PSNR, SSIM, MS-SSIM) and leaves out the question whose face it is.",
         group=_MEASURES,
     )
+    lpips: bool = option(
+        False,
+        help="With --self-reenactment: also LPIPS of the face (VGG-16); its file is not shipped.",
+        group=_MEASURES,
+        advanced=True,
+    )
     every: int = option(
         1,
         help="Score every n-th frame; flicker and jitter look at the two frames after it as well.",

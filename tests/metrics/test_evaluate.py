@@ -190,10 +190,15 @@ def test_noise_in_every_frame_is_flicker(
 
 
 def test_self_reenactment_compares_pixels(
-    run: Callable[..., dict[str, Any]], people: tuple[list[Image], list[Image]]
+    run: Callable[..., dict[str, Any]], people: tuple[list[Image], list[Image]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run("shaken", self_reenactment=True, every=7)
+    seen: list[tuple[Image, Image]] = []
+    monkeypatch.setattr("lib_vitface.metrics.evaluate.Lpips", lambda: lambda a, b: seen.append((a, b)) or 0.25)
+    found = run("shaken", self_reenactment=True, lpips=True, every=7)
     likeness = found["likeness"]
+    assert likeness["face_lpips"]["median"] == 0.25 and len(seen) == found["frames"]["scored"]
+    same = (seen[0][0] == seen[0][1]).all(axis=2)
+    assert same[:8].all() and not same[120:136, 120:136].all(), "beyond the face nothing is compared"
     target = people[1][0]
     noise = np.clip(target + np.random.default_rng(0).normal(0, 12, target.shape), 0, 255).astype(np.uint8)
     # The crop is taken larger than the clip's face, which smooths the noise a little.
