@@ -135,13 +135,15 @@ def test_death_by_signal_is_a_failure() -> None:
 @POSIX
 def test_interrupt_waits_for_the_child_to_save() -> None:
     """Ctrl-C reaches parent and child; the child's own exit code is what counts."""
+    # A shell that runs the tests in the background lets them ignore Ctrl-C; the two here shall not.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     child = (
-        "import time, sys\n"
+        heed + "import time, sys\n"
         "try:\n print('up', flush=True); time.sleep(60)\n"
         "except KeyboardInterrupt:\n time.sleep(0.5); sys.exit(130)"
     )
     parent = (
-        f"import sys, subprocess; sys.path.insert(0, {str(ROOT)!r}); import start\n"
+        heed + f"import sys, subprocess; sys.path.insert(0, {str(ROOT)!r}); import start\n"
         f"sys.exit(start.wait(subprocess.Popen([sys.executable, '-S', '-c', {child!r}])))"
     )
     process = subprocess.Popen(
