@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from lib_vitface.assets import models_folder
 from lib_vitface.errors import MissingDependencyError
 from lib_vitface.faces.align import take_crop
 from lib_vitface.faces.embed import make_embedder
+from lib_vitface.metrics import scripted
 from lib_vitface.types import Face, Floats, Image
 
 Array = NDArray[np.float64]
@@ -26,7 +26,7 @@ Features = Callable[[Image, Face], Floats]
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 _INCEPTION_PX = 299
-_INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/" + INCEPTION_FILE
+_INCEPTION_URL = scripted.URL + INCEPTION_FILE
 
 
 def moments(features: NDArray[np.floating]) -> tuple[Array, Array]:
@@ -80,24 +80,15 @@ class InceptionFeatures:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        import torch
-
         path = path or find_inception()
-        try:
-            self._net: Any = torch.jit.load(str(path), map_location="cpu").eval()
-            self._layers: Any = self._net.layers
-        except (RuntimeError, AttributeError) as error:
-            raise MissingDependencyError(
-                f"{path} is not the Inception network; get it again: {_INCEPTION_URL}"
-            ) from error
+        self._layers = scripted.load(path, "the Inception network", _INCEPTION_URL, lambda net: net.layers)
 
     def __call__(self, image: Image, face: Face) -> Floats:
         import torch
 
         crop = take_crop(image, face, _INCEPTION_PX).image
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None].float()
-            features: Floats = self._layers((pixels - 128) / 128).reshape(-1).numpy()
+            features: Floats = self._layers((scripted.pixels(crop) - 128) / 128).reshape(-1).numpy()
             return features
 
 

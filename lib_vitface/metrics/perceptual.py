@@ -10,10 +10,11 @@ import numpy as np
 
 from lib_vitface.assets import models_folder
 from lib_vitface.errors import MissingDependencyError
+from lib_vitface.metrics import scripted
 from lib_vitface.types import Image
 
 LPIPS_FILE = "vgg16.pt"
-_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/" + LPIPS_FILE
+_URL = scripted.URL + LPIPS_FILE
 
 
 class Lpips:
@@ -25,29 +26,27 @@ class Lpips:
 
     def __init__(self, path: Path | None = None) -> None:
         """Raises `MissingDependencyError` where the file is not there, or is another one."""
-        import torch
-
         path = path or models_folder() / LPIPS_FILE
         if not path.is_file():
             raise MissingDependencyError(
                 f"--lpips needs {LPIPS_FILE} (553 MB): put it into {path.parent} from {_URL}, or leave --lpips out."
             )
-        wrong = f"{path} is not the network of LPIPS; get it again: {_URL}"
-        try:
-            self._net: Any = torch.jit.load(str(path), map_location="cpu").eval()
-            self._features(np.zeros((64, 64, 3), np.uint8))
-        except (RuntimeError, AttributeError, TypeError) as error:
-            raise MissingDependencyError(wrong) from error
+
+        def tried(net: Any) -> Any:
+            _features(net, np.zeros((64, 64, 3), np.uint8))
+            return net
+
+        self._net = scripted.load(path, "the network of LPIPS", _URL, tried)
 
     def __call__(self, a: Image, b: Image) -> float:
         """Distance of two RGB uint8 pictures of one size, 64 px or larger a side."""
         if a.shape != b.shape:
             raise ValueError(f"pictures of one size are compared, got {a.shape} and {b.shape}")
-        return float(((self._features(a) - self._features(b)) ** 2).sum())
+        return float(((_features(self._net, a) - _features(self._net, b)) ** 2).sum())
 
-    def _features(self, image: Image) -> Any:
-        import torch
 
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-            return self._net(pixels, resize_images=False, return_lpips=True)
+def _features(net: Any, image: Image) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return net(scripted.pixels(image), resize_images=False, return_lpips=True)

@@ -11,7 +11,7 @@ import numpy as np
 from lib_vitface.swap.finish import Finisher, Measured
 from lib_vitface.swap.plan import Plan
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.types import Face, Frame, SwapModel
+from lib_vitface.types import Face, Frame, Neighbours, SwapModel
 
 _NEAR_S = 0.25  # frames that are no farther apart are shown to the model as neighbours
 
@@ -78,9 +78,9 @@ class FrameStream:
             while self._run and self._run[0][0].index < stop - self._context:
                 self._run.popleft()
 
-    def _nearby(self, index: int) -> list[tuple[Face, float]]:
+    def _nearby(self, index: int) -> Neighbours:
         """The faces of the frames of this run around one, with how many seconds they are apart from it."""
-        now, found = self._plan.time_s(index), []
+        now, found = self._plan.time_s(index), list[tuple[Face, float]]()
         for step in (-1, 1):
             other = index + step
             while self._run_start[index] <= other < self._run_stop[index]:
