@@ -195,7 +195,8 @@ class Redraw:
 
     `strength` 0..1 is how much noise is put on; `steps` are those that are made (not those of a whole drawing from noise).
     The same `seed` gives the same noise. `sampler` and `schedule` are names or "auto". `landmarks` [468, 3] lie in `image`;
-    `control` (see `DenoiseOptions`) says what of them, where the pipeline can, holds the drawing.
+    `control` (see `DenoiseOptions`) says what of them, where the pipeline can, holds the drawing. `attention`: pictures that
+    are drawn together also look at the first of them.
     """
 
     image: Image
@@ -210,11 +211,13 @@ class Redraw:
     schedule: str = "auto"
     landmarks: Floats | None = None
     control: str = "none"
+    attention: bool = False
 
 
 class Denoiser(Protocol):
-    """A diffusion pipeline: an image of the same size out, the same one for the same request.
+    """A diffusion pipeline: for each request an image of the same size, the same ones for the same requests.
 
+    Requests of one call differ in picture, mask, prompts and landmarks only; they are drawn together.
     `name` says which checkpoint; work that was begun with one is not gone on with another. Raises `Cancelled` when the host
     was told to stop, `InputError` for what the pipeline does not know.
     """
@@ -222,7 +225,7 @@ class Denoiser(Protocol):
     @property
     def name(self) -> str: ...
 
-    def __call__(self, asked: Redraw) -> Image: ...
+    def __call__(self, asked: Sequence[Redraw]) -> list[Image]: ...
 
 
 @dataclass(frozen=True)

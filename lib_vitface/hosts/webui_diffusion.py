@@ -12,8 +12,9 @@ import dataclasses
 import importlib
 import logging
 import math
+import operator
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from modules.call_queue import queue_lock
 from PIL import Image as Pillow
 
 from lib_vitface.errors import Cancelled, InputError
+from lib_vitface.models.diffusion import looking_at_the_first
 from lib_vitface.swap.control import control_image
 from lib_vitface.types import Image, Redraw
 
@@ -126,42 +128,50 @@ class CheckpointDenoiser:
     def name(self) -> str:
         return str(shared.opts.data.get("sd_model_checkpoint") or "the loaded checkpoint")
 
-    def __call__(self, asked: Redraw) -> Image:
+    def __call__(self, asked: Sequence[Redraw]) -> list[Image]:
+        if asked[0].control != "none" and len(asked) > 1:  # a unit of ControlNet holds one picture
+            return [picture for one in asked for picture in self([one])]
         check_interrupt()
         with untouched(flags=False):
             inner = processing.StableDiffusionProcessingImg2Img(**self._request(asked))
             inner.scripts, inner.script_args = scripts.ScriptRunner(), []
             inner.cached_c, inner.cached_uc = [None, None], [None, None]
-            if asked.control != "none":
-                add_control(inner, asked)
+            if asked[0].control != "none":
+                add_control(inner, asked[0])
             try:
-                drawn = processing.process_images(inner).images
+                with looking_at_the_first(network(), len(asked) if asked[0].attention else 1):
+                    drawn = processing.process_images(inner).images
             finally:
                 inner.close()
         check_interrupt()  # a picture that was not finished is none
-        if not drawn:
+        if len(drawn) < len(asked):
             raise InputError("--denoise: the loaded checkpoint gave no picture; the WebUI's console says why.")
-        picture = drawn[0].convert("RGB").resize(asked.image.shape[1::-1], Pillow.Resampling.LANCZOS)
-        return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8))
+        each = len(drawn) // len(asked)  # a setting has each followed by its mask
+        pictures = [picture.convert("RGB") for picture in drawn[::each]]
+        return [fitted(picture, one.image) for picture, one in zip(pictures, asked, strict=False)]
 
-    def _request(self, asked: Redraw) -> dict[str, Any]:
-        height, width = asked.image.shape[:2]
+    def _request(self, asked: Sequence[Redraw]) -> dict[str, Any]:
+        first = asked[0]
+        height, width = first.image.shape[:2]
+        # one for all; of what is drawn outside a picture's own mask nothing is taken
+        mask = np.max([one.mask for one in asked], axis=0)
         values: dict[str, Any] = {
             "sd_model": shared.sd_model,
-            "prompt": asked.prompt,
-            "negative_prompt": asked.negative,
-            "seed": asked.seed,
-            "sampler_name": self._sampler(asked.sampler),
-            "steps": given_steps(asked.steps, asked.strength),
-            "cfg_scale": asked.guidance,
+            "prompt": [one.prompt for one in asked],
+            "negative_prompt": [one.negative for one in asked],
+            "seed": [one.seed for one in asked],
+            "batch_size": len(asked),
+            "sampler_name": self._sampler(first.sampler),
+            "steps": given_steps(first.steps, first.strength),
+            "cfg_scale": first.guidance,
             "width": width,
             "height": height,
-            "init_images": [Pillow.fromarray(asked.image)],
-            "mask": Pillow.fromarray(np.rint(255 * asked.mask).astype(np.uint8)),
+            "init_images": [Pillow.fromarray(one.image) for one in asked],
+            "mask": Pillow.fromarray(np.rint(255 * mask).astype(np.uint8)),
             "mask_blur": 0,
             "inpainting_fill": 1,
             "inpaint_full_res": False,
-            "denoising_strength": asked.strength,
+            "denoising_strength": first.strength,
             "do_not_save_samples": True,
             "do_not_save_grid": True,
             "do_not_reload_embeddings": True,
@@ -169,7 +179,7 @@ class CheckpointDenoiser:
             "tiling": False,
         }
         known = {field.name for field in dataclasses.fields(processing.StableDiffusionProcessingImg2Img)}
-        schedule = self._schedule(asked.schedule)
+        schedule = self._schedule(first.schedule)
         if schedule and "scheduler" in known:
             values["scheduler"] = schedule
         return values
@@ -192,6 +202,20 @@ class CheckpointDenoiser:
         if found is None:
             raise InputError(f"--denoise-schedule: {name!r} is not one of {', '.join(['auto', *names])}.")
         return found
+
+
+def network() -> Any:
+    """The loaded checkpoint's U-Net as a module, from where Forge keeps it, or the WebUI; None where there is none."""
+    for path in ("forge_objects.unet.model.diffusion_model", "model.diffusion_model"):
+        with contextlib.suppress(AttributeError):
+            return operator.attrgetter(path)(shared.sd_model)
+    return None
+
+
+def fitted(picture: Pillow.Image, image: Image) -> Image:
+    """At the size of what was asked for [S, S, 3]."""
+    picture = picture.resize(image.shape[1::-1], Pillow.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8))
 
 
 def given_steps(steps: int, strength: float) -> int:

@@ -7,9 +7,11 @@ kind of checkpoint will do that `AutoPipelineForInpainting` knows (SD 1.5, SDXL,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ _XL_KEY = "conditioner.embedders.1"
 
 
 class DiffusersDenoiser:
-    """A loaded checkpoint as a `Denoiser`. One picture at a time; the same request gives the same picture."""
+    """A loaded checkpoint as a `Denoiser`; the same requests give the same pictures."""
 
     def __init__(
         self, checkpoint: Path, *, device: str = "auto", config: Path | None = None, offline: bool = True
@@ -61,34 +63,33 @@ class DiffusersDenoiser:
             self._pipeline.vae.enable_slicing()
             self._pipeline.vae.enable_tiling()
 
-    def __call__(self, asked: Redraw) -> Image:
+    def __call__(self, asked: Sequence[Redraw]) -> list[Image]:
         import torch
 
-        if asked.control != "none":
+        first = asked[0]
+        if first.control != "none":
             raise InputError("--denoise-control: is for the WebUI with its ControlNet extension; set it to none here.")
-        self._pipeline.scheduler = self._scheduler(asked.sampler, asked.schedule)
-        steps, strength = whole_steps(asked.steps, asked.strength)
-        height, width = asked.image.shape[:2]
+        self._pipeline.scheduler = self._scheduler(first.sampler, first.schedule)
+        steps, strength = whole_steps(first.steps, first.strength)
+        height, width = first.image.shape[:2]
         values: dict[str, Any] = {
-            "prompt": asked.prompt,
-            "negative_prompt": asked.negative,
-            "image": Pillow.fromarray(asked.image),
-            "mask_image": Pillow.fromarray(np.rint(255 * asked.mask).astype(np.uint8)),
+            "prompt": [one.prompt for one in asked],
+            "negative_prompt": [one.negative for one in asked],
+            "image": [Pillow.fromarray(one.image) for one in asked],
+            "mask_image": [Pillow.fromarray(np.rint(255 * one.mask).astype(np.uint8)) for one in asked],
             "height": height,
             "width": width,
             "strength": strength,
             "num_inference_steps": steps,
-            "guidance_scale": asked.guidance,
+            "guidance_scale": first.guidance,
             # the processor's generator gives the same noise whatever the device
-            "generator": torch.Generator("cpu").manual_seed(asked.seed),
+            "generator": [torch.Generator("cpu").manual_seed(one.seed) for one in asked],
         }
         known = inspect.signature(self._pipeline.__call__).parameters  # Flux has no negative prompt
-        with torch.inference_mode():
-            drawn = self._pipeline(**{name: value for name, value in values.items() if name in known}).images[0]
-        drawn = drawn.convert("RGB")
-        if drawn.size != (width, height):
-            drawn = drawn.resize((width, height), Pillow.Resampling.LANCZOS)
-        return np.ascontiguousarray(np.asarray(drawn, dtype=np.uint8))
+        network = getattr(self._pipeline, "unet", None)
+        with torch.inference_mode(), looking_at_the_first(network, len(asked) if first.attention else 1):
+            drawn = self._pipeline(**{name: value for name, value in values.items() if name in known}).images
+        return [_sized(picture, width, height) for picture in drawn]
 
     def _scheduler(self, sampler: str, schedule: str) -> Any:
         import diffusers
@@ -108,6 +109,50 @@ class DiffusersDenoiser:
                 raise InputError(f"--denoise-schedule: {schedule!r} does not go with this sampler; set it to auto.")
             extra = {**extra, flag: True}
         return kind.from_config(self._own.config, **extra)
+
+
+def _sized(picture: Pillow.Image, width: int, height: int) -> Image:
+    picture = picture.convert("RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Pillow.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8))
+
+
+@contextlib.contextmanager
+def looking_at_the_first(network: Any, frames: int) -> Iterator[None]:
+    """Cross-frame attention: the U-Net's self-attention over `frames` that are drawn together takes keys and values from the
+    first of them as well as from the frame itself (as Khachatryan et al. 2023, "Text2Video-Zero", arXiv:2303.13439).
+
+    diffusers, the WebUI and Forge call the layers alike, `attn1`, with tokens [B, N, C]; B is a multiple of `frames`, the
+    conditioned half and the other one behind each other. Raises `InputError` where the
+    network (None: none known) has no such layer.
+    """
+    if frames < 2:
+        yield
+        return
+    layers = (
+        []
+        if network is None
+        else [layer for name, layer in network.named_modules() if name.rpartition(".")[2] == "attn1"]
+    )
+    if not layers:
+        raise InputError("--denoise-attention: this checkpoint has no U-Net with self-attention; switch it off.")
+
+    def both(layer: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        import torch
+
+        tokens = given[0]
+        first = tokens.unflatten(0, (-1, frames))[:, :1].expand(-1, frames, -1, -1).flatten(0, 1)
+        known = inspect.signature(layer.forward).parameters
+        name = "context" if "context" in known else "encoder_hidden_states"
+        return given, {**named, name: torch.cat([first, tokens], 1)}
+
+    hooks = [layer.register_forward_pre_hook(both, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def whole_steps(steps: int, strength: float) -> tuple[int, float]:

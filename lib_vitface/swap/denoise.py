@@ -61,12 +61,26 @@ class Redrawer:
         mask = blend.combine(mask, blend.border_ramp(size, size / 64))
         return Region(align.warp(image, matrix, size), mask, matrix, landmarks, face.pose)
 
-    def difference(self, region: Region, start: Floats | None = None) -> Floats:
-        """What the pass adds to `region.crop` [S, S, 3], grey levels; `start` is added before it draws (a warm start)."""
-        options, crop = self.options, region.crop
-        given = crop if start is None else as_picture(crop + start)
-        asked = Redraw(
-            given,
+    def difference(self, region: Region) -> Floats:
+        """What the pass adds to `region.crop` [S, S, 3], grey levels."""
+        return self.differences([(region, None)])[0]
+
+    def differences(self, work: Sequence[tuple[Region, Floats | None]]) -> list[Floats]:
+        """The same of regions that are drawn together, each with what is added before it is drawn (a warm start)."""
+        drawn = self._denoiser([self._asked(region, start) for region, start in work])
+        return [
+            self._taken(image.astype(np.float32) - region.crop) for image, (region, _) in zip(drawn, work, strict=True)
+        ]
+
+    def _taken(self, added: Floats) -> Floats:
+        """The fine part, and as much of the coarse one as the options say."""
+        coarse = cv2.GaussianBlur(added, (0, 0), self.size / _COARSE)
+        return np.asarray(added - (1 - self.options.denoise_light) * coarse, np.float32)
+
+    def _asked(self, region: Region, start: Floats | None) -> Redraw:
+        options = self.options
+        return Redraw(
+            region.crop if start is None else as_picture(region.crop + start),
             region.mask,
             options.denoise,
             options.denoise_steps,
@@ -78,10 +92,8 @@ class Redrawer:
             options.denoise_schedule,
             region.landmarks,
             options.denoise_control,
+            options.denoise_attention,
         )
-        added = self._denoiser(asked).astype(np.float32) - crop
-        coarse = cv2.GaussianBlur(added, (0, 0), self.size / _COARSE)
-        return np.asarray(added - (1 - options.denoise_light) * coarse, np.float32)
 
     @staticmethod
     def compose(image: Image, region: Region, added: Floats, amount: float = 1.0) -> Image:

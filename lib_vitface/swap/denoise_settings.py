@@ -107,6 +107,23 @@ class DenoiseOptions:
         high=0.9,
         advanced=True,
     )
+    denoise_batch: int = option(
+        1,
+        help="Redrawn frames of a video that are drawn together: quicker on a GPU, for more memory. All of them start from the "
+        "last one before.",
+        group=GROUP,
+        low=1,
+        high=16,
+        unit="frames",
+        advanced=True,
+    )
+    denoise_attention: bool = option(
+        False,
+        help="Frames that are drawn together also look at the first of them (cross-frame attention), so that they are more "
+        "alike. Needs two or more together and a checkpoint with a U-Net.",
+        group=GROUP,
+        advanced=True,
+    )
     denoise_likeness: float = option(
         0.8,
         help="A frame whose face is less alike (cosine) to itself before the pass keeps less of the pass; 0 does not ask.",

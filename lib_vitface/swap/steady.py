@@ -5,16 +5,19 @@ noise, in a square that follows the head, so that the noise stays with the face.
 (see `denoise.py`), and every frame between two keys takes it from both along the optical flow, weighted by how near they are,
 where a forward-backward check finds that the same point is seen (as Ruder et al. 2016, "Artistic style transfer for videos",
 arXiv:1604.08610; to carry keys along motion, Jamriska et al. 2019, "Stylizing Video by Example"). A key starts warm from what
-its predecessor brings along, and keeps a part of that. The picture itself is never filtered over time, only the difference.
+its predecessor brings along, and keeps a part of that; keys that are drawn together start from the last one before them. The
+picture itself is never filtered over time, only the difference.
 
 Frames stream: those between two keys wait, nothing else. What a frame gets depends on its two keys and, through the warm start,
-on earlier ones; so with each chunk the last key's difference is kept on disk, and a resumed job goes on to the same bytes.
+on earlier ones; so with each chunk the differences that are needed further on are kept on disk, and a resumed job goes on to the
+same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +75,17 @@ class _Key:
 
 @dataclass(frozen=True)
 class State:
-    """What goes on from chunk to chunk: the last key needed (-1: none), what it added, and the counts so far."""
+    """What goes on from chunk to chunk: what the keys added that are needed further on, by frame, and the counts so far."""
 
-    key: int
-    added: NDArray[np.float16] | None
+    added: dict[int, NDArray[np.float16]]
     counts: Counts
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""
         numbers = [np.nan if value is None else float(value) for value in asdict(self.counts).values()]
-        added = np.zeros(0, np.float16) if self.added is None else self.added
-        save_arrays(path, {"key": np.array(self.key), "added": added, "counts": np.array(numbers, np.float64)})
+        added = np.stack([*self.added.values()]) if self.added else np.zeros(0, np.float16)
+        keys = np.array([*self.added], np.int64)
+        save_arrays(path, {"keys": keys, "added": added, "counts": np.array(numbers, np.float64)})
 
     @staticmethod
     def load(path: Path) -> State:
@@ -90,7 +93,7 @@ class State:
         data = load_arrays(path)
         whole, rest = data["counts"][:4], [None if np.isnan(v) else float(v) for v in data["counts"][4:]]
         counts = Counts(*(int(v) for v in whole), *rest)
-        return State(int(data["key"]), data["added"] if data["added"].size else None, counts)
+        return State(dict(zip(data["keys"].tolist(), data["added"], strict=True)), counts)
 
 
 def key_frames(run: range, every: int) -> list[int]:
@@ -111,19 +114,22 @@ class SteadyRedraw:
     ) -> None:
         self._options, self._redrawer, self._guard, self._plan = options, redrawer, guard, plan
         self._folder, self._start = folder, start
-        count = len(plan.strength)
-        self._before, self._after = np.full(count, -1, np.int32), np.full(count, -1, np.int32)
+        self._before = np.full(len(plan.strength), -1, np.int32)
+        self._draw_at: set[int] = set()  # the last key of those that are drawn together
+        self._last: set[int] = set()  # the last key of a stretch
         for run in plan.runs():
             keys = key_frames(run, options.denoise_every)
             for first, last in zip(keys, [*keys[1:], keys[-1] + 1], strict=True):
-                self._before[first:last], self._after[first:last] = first, min(last, keys[-1])
-        state = State(-1, None, Counts())
-        if start:
-            state = State.load(self._file(start))
+                self._before[first:last] = first
+            # the first alone: those after it start warm from it
+            self._draw_at |= {*keys[:: options.denoise_batch], keys[-1]}
+            self._last.add(keys[-1])
+        state = State.load(self._file(start)) if start else State({}, Counts())
         self.counts = state.counts
-        self.begin = start if state.key < 0 else state.key
-        self._kept_from_before = state
-        self._key: _Key | None = None
+        self.begin = min(state.added, default=start)
+        self._known = state.added
+        self._key: _Key | None = None  # the last that was drawn
+        self._undrawn: list[tuple[Frame, Region]] = []
         self._waiting: list[Frame] = []
 
     def _file(self, start: int) -> Path:
@@ -136,23 +142,30 @@ class SteadyRedraw:
         for frame in frames:
             if self._before[frame.index] < 0:
                 done += self._finished(frame, None)
-            elif self._before[frame.index] != frame.index:
-                self._waiting.append(frame)
-            else:
-                done += self._key_frame(frame)
+                continue
+            self._waiting.append(frame)
+            if self._before[frame.index] == frame.index:
+                self._undrawn.append((frame, self._region(frame)))
+                if frame.index in self._draw_at:
+                    done += self._draw()
         return done
 
-    def _key_frame(self, frame: Frame) -> list[Frame]:
-        """Everything before this key, and the key itself where nothing follows it."""
-        key = self._redraw(frame)
-        done = self._stretch(self._key, key) if self._key else []
-        self._key, self._waiting = key, [frame]
-        if self._after[frame.index] == frame.index:
-            done += self._stretch(key, key)
-            self._key, self._waiting = None, []
+    def _draw(self) -> list[Frame]:
+        """Draws the keys that wait: everything before the last of them, and that one too where nothing follows it."""
+        keys = ([self._key] if self._key else []) + self._redraw(self._undrawn)
+        self._undrawn, self._key = [], keys[-1]
+        pairs = list(pairwise(keys))
+        if self._key.index in self._last:
+            pairs.append((self._key, self._key))
+            self._key = None
+        done: list[Frame] = []
+        for number, (first, last) in enumerate(pairs):
+            there = [frame for frame in self._waiting if self._before[frame.index] == first.index]
+            done += self._stretch(there, first, last, keys[number:])
+        self._waiting = [] if self._key is None else self._waiting[-1:]
         return done
 
-    def _finished(self, frame: Frame, kept: Kept | None, *keys: _Key) -> list[Frame]:
+    def _finished(self, frame: Frame, kept: Kept | None, keys: Sequence[_Key] = ()) -> list[Frame]:
         """The frame if it is wanted; where a chunk ends with it, what the next one needs is kept first."""
         if frame.index < self._start:
             return []
@@ -161,10 +174,8 @@ class SteadyRedraw:
         following, count = frame.index + 1, len(self._before)
         if following == count or following % self._options.chunk_frames == 0:
             wanted = self._before[following] if following < count else -1
-            key = next((k for k in keys if k.index == wanted), None)
-            State(-1 if key is None else key.index, None if key is None else key.added, self.counts).save(
-                self._file(following)
-            )
+            added = {key.index: key.added for key in keys if 0 <= wanted <= key.index}
+            State(added, self.counts).save(self._file(following))
         return [frame]
 
     # ---------------------------------------------------------------------------------------------- key frames
@@ -175,25 +186,33 @@ class SteadyRedraw:
         hands = self._plan.hands(frame.index) if self._options.occlusion else ()
         return self._redrawer.region(frame.image, face, hands)
 
-    def _redraw(self, frame: Frame) -> _Key:
-        region, known = self._region(frame), self._kept_from_before
-        if known.added is not None and known.key == frame.index:
-            return _Key(frame.index, known.added, region)
-        share = self._options.denoise_carry
-        if self._key is None or share <= 0:
-            added = self._redrawer.difference(region)
+    def _redraw(self, work: Sequence[tuple[Frame, Region]]) -> list[_Key]:
+        """The keys that are drawn together, unless they were before the job was resumed."""
+        if all(frame.index in self._known for frame, _ in work):
+            return [_Key(frame.index, self._known[frame.index], region) for frame, region in work]
+        share, before = self._options.denoise_carry, self._key
+        if before is None or share <= 0:
+            found = self._redrawer.differences([(region, None) for _, region in work])
         else:
-            brought, visible = carried(self._key.added, self._key.region.crop, region.crop)
-            own = self._redrawer.difference(region, share * brought * visible[..., None])
-            added = mixed(brought, own, visible, np.ones_like(visible), 1 - share, region.mask)
+            brought = [carried(before.added, before.region.crop, region.crop) for _, region in work]
+            starts = [share * added * visible[..., None] for added, visible in brought]
+            regions = [region for _, region in work]
+            drawn = self._redrawer.differences(list(zip(regions, starts, strict=True)))
+            found = [
+                mixed(added, own, visible, np.ones_like(visible), 1 - share, region.mask)
+                for (added, visible), own, region in zip(brought, drawn, regions, strict=True)
+            ]
         # in the precision it is kept with, so that a resumed job goes on from the same numbers
-        return _Key(frame.index, added.astype(np.float16), region)
+        return [
+            _Key(frame.index, added.astype(np.float16), region)
+            for added, (frame, region) in zip(found, work, strict=True)
+        ]
 
     # ------------------------------------------------------------------------------------------ frames between
 
-    def _stretch(self, first: _Key, last: _Key) -> list[Frame]:
-        """The waiting frames, from key `first` to before key `last`."""
-        work = [(frame, *self._added(frame, first, last)) for frame in self._waiting]
+    def _stretch(self, frames: Sequence[Frame], first: _Key, last: _Key, keys: Sequence[_Key]) -> list[Frame]:
+        """The frames from key `first` to before key `last`; `keys` are those drawn so far, from `first` on."""
+        work = [(frame, *self._added(frame, first, last)) for frame in frames]
         kept = [self._keep(*one) for one in work]
         amounts = np.array([found.amount for _, found in kept])
         # the restraint comes and goes over some frames
@@ -202,7 +221,7 @@ class SteadyRedraw:
         for one, (image, found), most in zip(work, kept, limits, strict=True):
             if most < found.amount:
                 image, found = self._keep(*one, float(most))
-            done += self._finished(replace(one[0], image=image), found, first, last)
+            done += self._finished(replace(one[0], image=image), found, keys)
         return done
 
     def _keep(self, frame: Frame, region: Region, added: Floats, most: float = 1.0) -> tuple[Image, Kept]:

@@ -100,6 +100,7 @@ class Img2Img(Processing):  # modules/processing.py, StableDiffusionProcessingIm
     prompt: str = ""
     negative_prompt: str = ""
     seed: int = -1
+    batch_size: int = 1
     sampler_name: str | None = None
     scheduler: str | None = None
     steps: int = 50
@@ -159,9 +160,13 @@ def make(folder: Path) -> dict[str, Any]:
 
     def process_images(p: Any) -> Processed:
         shared.state.job_no += 1  # as a generation does
-        Processing.cached_c = [p.prompt, None]
-        (folder / "params.txt").write_text(p.prompt, encoding="utf-8")
-        return Processed([p.init_images[0]] if getattr(p, "init_images", None) else [])
+        prompt = p.prompt if isinstance(p.prompt, str) else p.prompt[0]
+        Processing.cached_c = [prompt, None]
+        (folder / "params.txt").write_text(prompt, encoding="utf-8")
+        drawn = [*(getattr(p, "init_images", None) or [])]
+        if shared.opts.data.get("return_mask"):
+            drawn = [picture for one in drawn for picture in (one, p.mask)]
+        return Processed(drawn)
 
     xyz = types.SimpleNamespace(axis_options=[], AxisOption=AxisOption)
     scripts = types.SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
 import types
@@ -61,10 +62,10 @@ def dump(host: Any, folder: Path) -> dict[str, Any]:
 
 def test_an_inner_generation_of_its_own(host: Any, made: list[Any]) -> None:
     p = fake_webui.Processing(sampler_name="Euler", scheduler="Karras")
-    drawn = host.webui_site.webui_diffusion.CheckpointDenoiser(p)(asked())
+    (drawn,) = host.webui_site.webui_diffusion.CheckpointDenoiser(p)([asked()])
     (inner,) = made
     assert drawn.shape == (128, 128, 3)
-    assert (inner.prompt, inner.seed, inner.denoising_strength) == ("one", 5, 0.25)
+    assert (inner.prompt, inner.seed, inner.denoising_strength) == (["one"], [5], 0.25)
     assert (inner.sampler_name, inner.scheduler) == ("Euler", "Karras"), "auto is the generation's own"
     assert int(0.25 * inner.steps) + 1 == 12, "img2img makes a part of the steps it is told"
     assert not hasattr(inner, "vitface"), "the inner generation must not swap again"
@@ -72,18 +73,60 @@ def test_an_inner_generation_of_its_own(host: Any, made: list[Any]) -> None:
     assert inner.cached_c == [None, None] == inner.cached_uc
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_several_are_one_generation(host: Any, made: list[Any], masks: bool) -> None:
+    """Also where a setting has the WebUI return each picture's mask behind it."""
+    sys.modules["modules.shared"].opts.data["return_mask"] = masks  # type: ignore[attr-defined]
+    left, right = np.zeros((2, 128, 128), np.float32)
+    left[:, :64] = right[:, 64:] = 1
+    work = [
+        dataclasses.replace(asked(prompt=str(k)), image=np.full((128, 128, 3), 50 * k, np.uint8), mask=mask)
+        for k, mask in enumerate((left, right, left))
+    ]
+    drawn = host.webui_site.webui_diffusion.CheckpointDenoiser()(work)
+    (inner,) = made
+    assert [int(picture[0, 0, 0]) for picture in drawn] == [0, 50, 100]
+    assert (inner.batch_size, inner.prompt, inner.seed) == (3, ["0", "1", "2"], [5, 5, 5])
+    assert (np.asarray(inner.mask) == 255).all(), "one mask for all"
+
+
+def test_frames_look_at_the_first_where_there_is_a_unet(host: Any) -> None:
+    shared = sys.modules["modules.shared"]
+    draw = host.webui_site.webui_diffusion.CheckpointDenoiser()
+    with pytest.raises(InputError, match="no U-Net with self-attention"):
+        draw([asked(attention=True), asked(attention=True)])
+    assert draw([asked(attention=True)]), "alone there is nothing to look at"
+    seen = []
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: Any, context: Any = None) -> Any:
+            seen.append((x.shape, None if context is None else context.shape))
+            return x
+
+    unet = torch.nn.ModuleDict({"attn1": Layer(), "attn2": Layer()})
+    forge = types.SimpleNamespace(unet=types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet)))
+    model = types.SimpleNamespace(diffusion_model=unet)
+    found = host.webui_site.webui_diffusion.network
+    for loaded in (types.SimpleNamespace(forge_objects=forge), types.SimpleNamespace(model=model)):
+        shared.sd_model = loaded  # type: ignore[attr-defined]
+        assert found() is unet
+    assert len(draw([asked(attention=True), asked(attention=True)])) == 2
+    unet["attn1"](torch.zeros(4, 9, 8))
+    assert seen == [((4, 9, 8), None)], "no hook stays"
+
+
 def test_names_come_from_the_host(host: Any, made: list[Any]) -> None:
     site = host.webui_site.make_site()
     assert site.samplers() == ["DPM++ 2M", "Euler"] and site.schedules() == ["Automatic", "Karras"]
-    host.webui_site.webui_diffusion.CheckpointDenoiser()(asked(sampler="euler", schedule="karras"))
-    host.webui_site.webui_diffusion.CheckpointDenoiser()(asked())
+    host.webui_site.webui_diffusion.CheckpointDenoiser()([asked(sampler="euler", schedule="karras")])
+    host.webui_site.webui_diffusion.CheckpointDenoiser()([asked()])
     assert [(inner.sampler_name, inner.scheduler) for inner in made] == [
         ("Euler", "Karras"),
         ("DPM++ 2M", "Automatic"),
     ]
     for wrong in ({"sampler": "Heun"}, {"schedule": "Odd"}):
         with pytest.raises(InputError, match="is not one of"):
-            host.webui_site.webui_diffusion.CheckpointDenoiser()(asked(**wrong))
+            host.webui_site.webui_diffusion.CheckpointDenoiser()([asked(**wrong)])
 
 
 @pytest.mark.parametrize("strength", [0.05, 0.1, 0.3, 0.5, 0.75, 1.0])
@@ -113,7 +156,7 @@ def test_the_host_is_left_as_it_was(host: Any, tmp_path: Path, monkeypatch: pyte
 
     def shaky(p: Any) -> Any:
         found = generate(p)
-        torch.manual_seed(p.seed), random.random(), np.random.seed(3)
+        torch.manual_seed(p.seed[0]), random.random(), np.random.seed(3)
         shared.state.current_latent = "half a picture"  # type: ignore[attr-defined]
         if fails == "exception":
             raise RuntimeError("out of memory")
@@ -125,10 +168,10 @@ def test_the_host_is_left_as_it_was(host: Any, tmp_path: Path, monkeypatch: pyte
     before = dump(host, tmp_path)
     expected = {"no": None, "exception": RuntimeError, "interrupt": Cancelled}[fails]
     if expected is None:
-        host.webui_site.webui_diffusion.CheckpointDenoiser()(asked())
+        host.webui_site.webui_diffusion.CheckpointDenoiser()([asked()])
     else:
         with pytest.raises(expected):
-            host.webui_site.webui_diffusion.CheckpointDenoiser()(asked())
+            host.webui_site.webui_diffusion.CheckpointDenoiser()([asked()])
     if fails == "interrupt":
         assert shared.state.interrupted, "the generation around it must see it as well"  # type: ignore[attr-defined]
         shared.state.interrupted = False  # type: ignore[attr-defined]
@@ -147,7 +190,7 @@ def test_controlnet_is_used_where_it_is_installed(
     scripts = sys.modules["modules.scripts"]
     draw = host.webui_site.webui_diffusion.CheckpointDenoiser()
     with pytest.raises(InputError, match="not installed"):
-        draw(asked(control="tile"))
+        draw([asked(control="tile")])
     net = types.SimpleNamespace(title=lambda: "ControlNet", args_from=7, args_to=9)
     monkeypatch.setattr(scripts, "scripts_img2img", types.SimpleNamespace(alwayson_scripts=[net]))
     names = ["None", "control_v11f1e_sd15_tile [a371b31b]", "sd15_depth [1]"]
@@ -155,13 +198,13 @@ def test_controlnet_is_used_where_it_is_installed(
     monkeypatch.setitem(sys.modules, f"{module.partition('.')[0]}", types.SimpleNamespace(__path__=[]))
     monkeypatch.setitem(sys.modules, module, outside)
     for kind, model in (("tile", "control_v11f1e_sd15_tile [a371b31b]"), ("depth", "sd15_depth [1]")):
-        draw(asked(control=kind))
+        draw([asked(control=kind)])
         (unit,) = made[-1].script_args
         assert unit["model"] == model and unit["image"].shape == (128, 128, 3)
         (script,) = made[-1].scripts.alwayson_scripts
         assert (script.args_from, script.args_to) == (0, 1) and (net.args_from, net.args_to) == (7, 9)
     with pytest.raises(InputError, match="openpose"):
-        draw(asked(control="face"))
+        draw([asked(control="face")])
 
 
 def test_a_video_with_denoise_is_done_in_this_process(

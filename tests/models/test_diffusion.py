@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny_diffusion
 
 from lib_vitface.errors import CheckpointError, InputError
-from lib_vitface.models.diffusion import SAMPLERS, DiffusersDenoiser, whole_steps
+from lib_vitface.models.diffusion import SAMPLERS, DiffusersDenoiser, looking_at_the_first, whole_steps
 from lib_vitface.types import Redraw
 
 SIDE = 64
@@ -55,26 +55,26 @@ def calls(drawer: DiffusersDenoiser, request: Redraw) -> int:
     counted: list[int] = []
     hook = drawer._pipeline.unet.register_forward_hook(lambda *_: counted.append(1))
     try:
-        drawer(request)
+        drawer([request])
     finally:
         hook.remove()
     return len(counted)
 
 
 def test_the_same_request_gives_the_same_picture(drawer: DiffusersDenoiser) -> None:
-    first, second = drawer(asked()), drawer(asked())
+    first, second = drawer([asked()])[0], drawer([asked()])[0]
     assert first.shape == (SIDE, SIDE, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, second)
     for name, value in (("seed", 6), ("strength", 0.8), ("steps", 6), ("prompt", "a hat"), ("sampler", "Euler")):
-        assert (drawer(asked(**{name: value})) != first).any(), name
-    np.testing.assert_array_equal(drawer(asked()), first), "a sampler asked for once is not kept"
+        assert (drawer([asked(**{name: value})])[0] != first).any(), name
+    np.testing.assert_array_equal(drawer([asked()])[0], first), "a sampler asked for once is not kept"
 
 
 def test_one_file_draws_what_the_folder_draws(made: Path, drawer: DiffusersDenoiser) -> None:
     single = DiffusersDenoiser(made / "single.safetensors", device="cpu", config=made / "diffusers")
     own, other = drawer._pipeline.unet.state_dict(), single._pipeline.unet.state_dict()
     assert own.keys() == other.keys() and all((own[name] == other[name]).all() for name in own)
-    assert np.abs(single(asked()).astype(int) - drawer(asked())).max() <= 1
+    assert np.abs(single([asked()])[0].astype(int) - drawer([asked()])[0]).max() <= 1
     assert single.name != drawer.name
 
 
@@ -92,8 +92,8 @@ def test_each_sampler_draws_and_calls_once_a_step(drawer: DiffusersDenoiser, sam
 
 
 def test_schedules_change_the_picture(drawer: DiffusersDenoiser) -> None:
-    plain = drawer(asked(sampler="Euler"))
-    assert (drawer(asked(sampler="Euler", schedule="Karras")) != plain).any()
+    plain = drawer([asked(sampler="Euler")])[0]
+    assert (drawer([asked(sampler="Euler", schedule="Karras")])[0] != plain).any()
 
 
 def test_what_does_not_go_is_said(drawer: DiffusersDenoiser, made: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_does_not_go_is_said(drawer: DiffusersDenoiser, made: Path, tmp_pat
         ({"control": "tile"}, "ControlNet"),
     ):
         with pytest.raises(InputError, match=said):
-            drawer(asked(**values))
+            drawer([asked(**values)])
     with pytest.raises(InputError, match="no such checkpoint"):
         DiffusersDenoiser(tmp_path / "gone.safetensors")
     (tmp_path / "a.txt").write_text("x")
@@ -135,3 +135,48 @@ def test_memory_decides_how_it_is_placed(
     found = DiffusersDenoiser(made / "diffusers", device="cpu")
     assert found._pipeline.vae.use_tiling == tiled
     assert bool(moved) == offloaded
+
+
+def several() -> list[Redraw]:
+    """Three unlike pictures, the first not at all like the others."""
+    pictures = np.random.default_rng(1).integers(0, 255, (3, SIDE, SIDE, 3)).astype(np.uint8)
+    return [asked(image=picture, prompt=word) for picture, word in zip(pictures, ("a", "b", "a hat"), strict=True)]
+
+
+def test_pictures_drawn_together_are_those_drawn_alone(drawer: DiffusersDenoiser) -> None:
+    work, counted = several(), []
+    hook = drawer._pipeline.unet.register_forward_hook(lambda *_: counted.append(1))
+    together = drawer(work)
+    hook.remove()
+    assert len(counted) == work[0].steps, "one call of the network for all"
+    for picture, one in zip(together, work, strict=True):
+        assert np.abs(picture.astype(int) - drawer([one])[0]).mean() < 0.5, "rounded to bfloat16 on the way"
+
+
+def test_frames_look_at_the_first(drawer: DiffusersDenoiser) -> None:
+    work = [dataclasses.replace(one, attention=True) for one in several()]
+    plain, looked = drawer(several()), drawer(work)
+    assert min(np.abs(looked[k].astype(int) - plain[k]).mean() for k in (1, 2)) > 1
+    # the first sees itself twice, which changes nothing: softmax weights of pairs add up to what one had
+    assert np.abs(looked[0].astype(int) - plain[0]).mean() < 0.5
+    other = [dataclasses.replace(work[0], image=work[0].image[::-1].copy()), *work[1:]]
+    assert np.abs(drawer(other)[1].astype(int) - looked[1]).mean() > 1, "another first picture changes the second"
+    swapped = drawer([work[0], work[2], work[1]])
+    assert np.abs(swapped[2].astype(int) - looked[1]).mean() < 0.5, "and a third does not"
+    assert np.abs(drawer(several())[1].astype(int) - plain[1]).max() == 0, "nothing stays"
+
+
+def test_attention_by_hand() -> None:
+    """Of [conditioned a, b, other a, b] each b takes keys and values from its own half's a and from itself."""
+    torch = pytest.importorskip("torch")
+    from diffusers.models.attention_processor import Attention
+
+    torch.manual_seed(0)
+    network = torch.nn.ModuleDict({"attn1": Attention(8, heads=1, dim_head=8)})
+    tokens, layer = torch.randn(4, 5, 8), network["attn1"]
+    with torch.no_grad(), looking_at_the_first(network, 2):
+        found = layer(tokens)
+    keys = torch.cat([tokens[2], tokens[3]])
+    weights = torch.softmax(layer.to_q(tokens[3]) @ layer.to_k(keys).T / 8**0.5, -1)
+    expected = layer.to_out[0](weights @ layer.to_v(keys))
+    torch.testing.assert_close(found[3], expected.detach())

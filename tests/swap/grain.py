@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -21,14 +22,19 @@ class Grain:
     def __init__(self, amplitude: float = 14.0, shift: float = -30.0) -> None:
         self.amplitude, self.shift = amplitude, shift
         self.asked: list[Redraw] = []
+        self.calls = 0
 
     @property
     def steps(self) -> int:
         """How often a U-Net would have been called."""
         return sum(asked.steps for asked in self.asked)
 
-    def __call__(self, asked: Redraw) -> Image:
-        self.asked.append(asked)
+    def __call__(self, asked: Sequence[Redraw]) -> list[Image]:
+        self.calls += 1
+        self.asked += asked
+        return [self.draw(one) for one in asked]
+
+    def draw(self, asked: Redraw) -> Image:
         digest = hashlib.sha256(asked.image.tobytes() + asked.seed.to_bytes(4, "big")).digest()
         noise = np.random.default_rng(int.from_bytes(digest[:8], "big")).normal(size=asked.image.shape[:2])
         fine = cv2.GaussianBlur(noise, (0, 0), 1.2)
@@ -41,6 +47,5 @@ class Melt(Grain):
 
     name = "melt"
 
-    def __call__(self, asked: Redraw) -> Image:
-        self.asked.append(asked)
+    def draw(self, asked: Redraw) -> Image:
         return np.ascontiguousarray(asked.image[::-1])

@@ -64,6 +64,7 @@ def test_every_option_reaches_the_pipeline(seen: tuple[Image, Face]) -> None:
     values = {
         "denoise": 0.5, "denoise_steps": 3, "denoise_seed": 9, "denoise_prompt": "x", "denoise_negative": "y",
         "denoise_guidance": 2.0, "denoise_sampler": "DDIM", "denoise_schedule": "Karras", "denoise_control": "tile",
+        "denoise_attention": True,
     }  # fmt: skip
     names = {"denoise": "strength"}
     for name, value in values.items():
@@ -100,7 +101,7 @@ def test_a_frame_finer_than_the_square_keeps_its_detail(seen: tuple[Image, Face]
     """A pipeline that changes nothing leaves a face that was shrunk to a quarter as it is, to the last bit."""
     image, face = seen
     still = Grain(0.0, 0.0)
-    still.__class__ = type("Still", (Grain,), {"__call__": lambda self, asked: asked.image})
+    still.__class__ = type("Still", (Grain,), {"draw": lambda self, asked: asked.image})
     small = chosen(**FREE, denoise_size=64)
     assert (redrawn(image, face, Redrawer(small, still), Guard(small))[0] == image).all()
 

@@ -97,6 +97,21 @@ def test_a_video_through_the_api(watched: Running, clip: str, tmp_path: Path) ->
     assert is_marked(file_of(watched, job["id"]), tmp_path, "answer.mp4")["mark"]["present"]
 
 
+def test_frames_are_drawn_together_and_look_at_the_first(watched: Running, clip: str) -> None:
+    """One call of the U-Net a step for all of them; the host is as it was."""
+    before, made = state(watched), []
+    for attention in (False, True):
+        counted = calls(watched)
+        values = {"denoise_every": 4, "denoise_batch": 3, "denoise_attention": attention, "denoise_light": 1.0}
+        job = settled(watched, begin(watched, clip, end_s=min(SECONDS, 1.0), **values))
+        assert job["state"] == "done", job
+        together = -(-(job["result"]["denoise"]["key_frames"] - 1) // 3)
+        assert together > 1 and calls(watched) - counted == (1 + together) * PASS["denoise_steps"]
+        made.append(file_of(watched, job["id"]))
+    assert made[0] != made[1]
+    assert state(watched) == before
+
+
 def test_interrupt_stops_the_job_and_it_goes_on(watched: Running, clip: str) -> None:
     before, counted = state(watched), calls(watched)
     job = begin(watched, clip, denoise_steps=30)
