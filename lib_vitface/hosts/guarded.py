@@ -15,6 +15,9 @@ from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import (
+    HTTPException as Refused,
+)  # FastAPI's own is one of these; a body that cannot be read is not
 
 from lib_vitface.errors import InputError, OutputError, ViTFaceError
 from lib_vitface.ui.site import Site, safe_name
@@ -54,7 +57,7 @@ def guarded_route(guards: Sequence[Guard], limit: int = BODY_LIMIT) -> type[APIR
                     return refused(error)
                 except RequestValidationError as error:
                     return refused(InputError(describe(error)))
-                except HTTPException as error:
+                except AnyHTTPException as error:  # FastAPI's own, and of a body that cannot be read
                     body = {"error": str(error.detail), "kind": "HTTPException"}
                     return JSONResponse(body, status_code=error.status_code, headers=dict(error.headers or {}))
 

@@ -1,4 +1,4 @@
-"""A headless Chromium, and the page served by the gradio of each WebUI (see `environments.py`)."""
+"""A headless Chromium, and the page served by the gradio of each WebUI and by a real one (see `environments.py`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from environments import NAMES, CannotBeMadeError, python_of
+from driving import enter
+from environments import NAMES, WEBUI, CannotBeMadeError, python_of
 
 if TYPE_CHECKING:
     from small_clone import SmallClone
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "webui"))
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("VITFACE_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
 WIDTH, HEIGHT = 640, 480  # of the camera
@@ -51,6 +54,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.browser)
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@contextmanager
+def serving_webui(folder: Path, workspace: Path, *arguments: str) -> Iterator[str]:
+    """The real WebUI with the extension in it; its address."""
+    from running_webui import webui
+
+    with webui(folder, *arguments, workspace=workspace) as running:
+        yield running.url
 
 
 @contextmanager
@@ -85,22 +97,34 @@ def serving(python: Path, workspace: Path, *arguments: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def python(request: pytest.FixtureRequest) -> Path:
-    """The Python of one environment after the other."""
-    try:
-        return python_of(request.param)
-    except CannotBeMadeError as error:
-        pytest.skip(f"the environment {request.param} cannot be made: {error}")
+def place(request: pytest.FixtureRequest) -> str:
+    """One environment after the other."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def serve(python: Path) -> Serve:
+def python(place: str) -> Path:
+    """Its Python, where the page is served on its own."""
+    if place == WEBUI:
+        pytest.skip("of the page on its own; the WebUI has logins and languages of its own (tests/webui)")
+    try:
+        return python_of(place)
+    except CannotBeMadeError as error:
+        pytest.skip(f"the environment {place} cannot be made: {error}")
+
+
+@pytest.fixture(scope="module")
+def serve(place: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """`with serve(workspace, "--login", ...) as address`."""
+    if place == WEBUI:
+        folder = tmp_path_factory.mktemp("webui")
+        return lambda workspace, *arguments: serving_webui(folder, workspace, *arguments)
+    python = request.getfixturevalue("python")
     return lambda workspace, *arguments: serving(python, workspace, *arguments)
 
 
 @pytest.fixture(scope="module")
-def workspace(python: Path, tmp_path_factory: pytest.TempPathFactory, clone_files: SmallClone) -> Path:
+def workspace(place: str, tmp_path_factory: pytest.TempPathFactory, clone_files: SmallClone) -> Path:
     """With the facesets, the model and the clip of the small clone; each environment has one of its own."""
     folder = tmp_path_factory.mktemp("page") / "workspace"
     shutil.copytree(clone_files.workspace, folder)
@@ -148,9 +172,8 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1300, "height": 900}, permissions=["camera"])
     found = context.new_page()
     faults: list[str] = []
-    found.on("pageerror", lambda error: faults.append(str(error)))
-    found.goto(address)
-    found.wait_for_selector("#vitface-tabs", timeout=60_000)
+    found.on("pageerror", lambda error: faults.append(f"{error}\n{error.stack}"))
+    enter(found, address)
     yield found
     context.close()
     assert faults == []

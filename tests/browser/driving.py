@@ -14,6 +14,16 @@ from PIL import Image
 TABS = ("Clone", "Dataset", "Train", "Swap", "Check", "Evaluate")
 
 
+def enter(page: Any, address: str) -> None:
+    """Opens the page; in the WebUI also the tab that holds the others."""
+    page.goto(address)
+    page.wait_for_selector("#vitface-tabs", state="attached", timeout=120_000)
+    page.wait_for_timeout(1000)
+    if not page.locator("#vitface-tabs").is_visible():
+        page.locator("#tabs > .tab-nav > button", has_text="ViTFace").first.click()
+    page.wait_for_selector("#vitface-tabs", timeout=30_000)
+
+
 def open_tab(page: Any, name: str) -> None:
     page.locator(
         "#vitface-tabs [role=tab]:visible, #vitface-tabs > .tab-nav > button:visible", has_text=name

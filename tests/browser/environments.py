@@ -1,18 +1,22 @@
 """Python environments with the gradio and pydantic of each WebUI, made once beside the tests' own.
 
 Each holds what its requirements file names, and borrows the rest (torch, OpenCV, …) from the environment the tests run in.
+Where `VITFACE_WEBUI_DIR` names a WebUI, that one comes last: the same tests on the tabs in it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OWN = "own"
+OWN, WEBUI = "own", "webui"
 NAMES = (OWN, *sorted(path.stem for path in HERE.glob("gradio-*.txt")))
+if os.environ.get("VITFACE_WEBUI_DIR"):
+    NAMES = (*NAMES, WEBUI)
 _LONGEST_S = 900
 
 

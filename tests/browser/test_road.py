@@ -22,6 +22,30 @@ def face_of(image: np.ndarray) -> Any:
     return found
 
 
+def test_from_footage_to_a_model(page: Any, workspace: Path) -> None:
+    """Dataset and Train: a faceset of the film, and two steps with it, whose loss and picture are shown."""
+    open_tab(page, "Dataset")
+    type_into(page, "vitface-faceset-input", "film.mp4")
+    type_into(page, "vitface-faceset-output", "film")
+    page.locator("#vitface-faceset-start").click()
+    wait_text(page, "vitface-faceset-progress", "done", 240)
+    with Faceset.open(workspace / "facesets" / "film") as faceset:
+        assert len(faceset) > 0
+    open_tab(page, "Train")
+    for name, text in (("source", "source"), ("target", "film"), ("model", "fresh")):
+        choose(page, f"vitface-train-{name}", text)
+    page.locator("#vitface-train-estimate").click()
+    wait_text(page, "vitface-train-estimate-said", "million parameters", 120)
+    for group, name, text in (("duration", "steps", "2"), ("saving", "preview-steps", "1")):
+        unfold(page, f"vitface-train-group-{group}")
+        type_into(page, f"vitface-train-{name}", text)
+    page.locator("#vitface-train-start").click()
+    wait_text(page, "vitface-train-progress", "done", 600)
+    assert (workspace / "models" / "fresh" / "model.json").is_file()
+    wait_for(page, lambda: page.locator("#vitface-train-loss svg").count(), 30)
+    wait_for(page, lambda: page.locator("#vitface-train-preview img").count(), 30)
+
+
 def test_faces_are_removed_and_taken_back(page: Any, workspace: Path) -> None:
     def kept() -> int:
         with Faceset.open(workspace / "facesets" / "source") as faceset:
