@@ -15,9 +15,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from starlette.exceptions import (
-    HTTPException as Refused,
-)  # FastAPI's own is one of these; a body that cannot be read is not
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from lib_vitface.errors import InputError, OutputError, ViTFaceError
 from lib_vitface.ui.site import Site, safe_name
