@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "webui"))
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("VITFACE_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+SHOTS = os.environ.get("VITFACE_SHOTS")
 WIDTH, HEIGHT = 640, 480  # of the camera
 Serve = Callable[..., AbstractContextManager[str]]
 
@@ -141,6 +143,18 @@ def address(serve: Serve, workspace: Path) -> Iterator[str]:
         yield found
 
 
+@pytest.fixture
+def outputs(address: str) -> Iterator[Path]:
+    """Where results are written; in a WebUI this is its own folder, which is left as it was."""
+    with urllib.request.urlopen(f"{address}/vitface/v1/", timeout=30) as answer:
+        folder = Path(json.loads(answer.read())["outputs"])
+    folder.mkdir(parents=True, exist_ok=True)
+    before = {*folder.iterdir()}
+    yield folder
+    for path in {*folder.iterdir()} - before:
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
 def write_camera(path: Path) -> None:
     """What the camera sees: a face of the sample clip, as the raw video (YUV4MPEG2) that Chromium takes for one."""
     from small_clone import images
@@ -167,13 +181,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """An opened page; at the end it must not have complained."""
+def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An opened page; at the end it must not have complained. VITFACE_SHOTS names a folder for a picture of how it ends."""
     context = browser.new_context(viewport={"width": 1300, "height": 900}, permissions=["camera"])
     found = context.new_page()
     faults: list[str] = []
     found.on("pageerror", lambda error: faults.append(f"{error}\n{error.stack}"))
     enter(found, address)
     yield found
+    if SHOTS is not None:
+        found.screenshot(path=Path(SHOTS) / f"{request.node.name}.png", full_page=True)
     context.close()
     assert faults == []

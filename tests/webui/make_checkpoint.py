@@ -119,6 +119,9 @@ def main(arguments: list[str]) -> int:
     OmegaConf.save(settings, folder / "tiny.yaml")
     model = instantiate_from_config(settings.model)
     state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    for name, value in state.items():  # layers that begin at nothing would hide what comes before them
+        if name.startswith("model.diffusion_model.") and value.ndim > 1 and not value.any():
+            value.normal_(0, 0.05)
     save_file(state, str(folder / "tiny.safetensors"))
     print(f"{folder / 'tiny.safetensors'}: {sum(v.numel() for v in state.values()) / 1e6:.1f} million numbers")
     return 0
