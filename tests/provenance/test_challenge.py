@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -44,7 +45,7 @@ def test_what_is_drawn() -> None:
     for prompts in drawn:
         heads = [p.kind for p in prompts if p.kind in HEADS]
         assert len(prompts) == 5 and len(heads) == 3
-        assert all(a != b for a, b in zip(heads, heads[1:], strict=False)), "two alike in a row would be one"
+        assert all(a != b for a, b in itertools.pairwise(heads)), "two alike in a row would be one"
         (blink,) = (p for p in prompts if p.kind == "blink")
         (read,) = (p for p in prompts if p.kind == "read")
         assert blink.detail in ("2", "3") and len(read.detail) == 5 and read.detail.isdigit()
@@ -119,7 +120,7 @@ def test_a_change_is_noticed(tmp_path: Path, keys: Keys, made: Challenge, field:
     values = json.loads(path.read_text())
     other: dict[str, Any] = {
         "issued": values["issued"] + 250,
-        "prompts": values["prompts"][::-1] + [{"kind": "up", "detail": ""}],
+        "prompts": [*values["prompts"][::-1], {"kind": "up", "detail": ""}],
         "id": "0" * 16,
         "format": "x",
     }
