@@ -23,7 +23,8 @@ from lib_vitface import media
 from lib_vitface.errors import ConsentError, InputError, NoFaceError
 from lib_vitface.faces import align
 from lib_vitface.faces.analyse import MIN_PRESENCE, Analyser
-from lib_vitface.faceset import cluster
+from lib_vitface.faces.embed import unit
+from lib_vitface.faces.track import SAME_PERSON
 from lib_vitface.provenance.challenge import HEADS, Challenge, Prompt
 from lib_vitface.types import Embedder, Face, Floats, Frame, Image, Tick
 
@@ -328,7 +329,8 @@ def reference(watched: Watched) -> Floats:
     yaw, pitch = (np.abs(np.interp(watched.look_times, watched.times, part)) for part in _away(watched))
     straight = np.maximum(yaw, pitch) < _STRAIGHT
     looks = watched.looks[straight] if straight.sum() >= 3 else watched.looks
-    return cluster.centre(looks[cluster.identities(looks) == 0])
+    alike = looks @ looks.T >= SAME_PERSON
+    return unit(looks[alike[int(alike.sum(axis=1).argmax())]].mean(axis=0))
 
 
 def _check_one_take(watched: Watched, path: Path) -> None:
@@ -348,7 +350,7 @@ def _check_one_person(watched: Watched, path: Path) -> None:
     if watched.others >= 2:
         raise ConsentError(f"{path}: somebody else is in the picture, too; be alone before the camera.")
     yaw = np.interp(watched.look_times, watched.times, np.abs(watched.yaw))
-    alike = watched.looks @ reference(watched) >= np.where(yaw < _SIDE_DEG, cluster.SAME_PERSON, _SAME_SIDE)
+    alike = watched.looks @ reference(watched) >= np.where(yaw < _SIDE_DEG, SAME_PERSON, _SAME_SIDE)
     strange = _runs(~alike)
     if any(end - begin >= 2 for begin, end in strange):
         at = float(watched.look_times[next(begin for begin, end in strange if end - begin >= 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,12 +68,15 @@ def test_from_prompts_to_record(
 ) -> None:
     drawn(PROMPTS)
     space, record = tmp_path / "space", tmp_path / "ann.json"
+    film = space / "uploads" / "film.mp4"
+    film.parent.mkdir(parents=True)
+    shutil.copy(clip, film)
     code, told, _ = run(capsys, space, "consent", "--action", "challenge", "--record", record)
     assert code == 0 and told["prompts"] == [p.text for p in PROMPTS] and not record.exists()
     assert told["prompts"][3] == "Read these digits aloud, one by one: 3 1 4 1 5"
     passes_time(monkeypatch, 60)
     write = ("consent", "--action", "write", "--adult", "--who", "Ann", "--challenge", told["challenge"])
-    code, said, err = run(capsys, space, *write, "--record", record, "--source", clip)
+    code, said, err = run(capsys, space, *write, "--record", record, "--source", film)
     assert code == 0, err
     assert said["state"] == "valid"
     proof = said["proof"]
@@ -92,6 +96,8 @@ def test_from_prompts_to_record(
     assert consent(plain, Host(space))["proof"] == "clips"
     (live,), (clips,) = ([r for r in records.kept(space) if r.proof.startswith(k)] for k in ("live", "clips"))
     assert live.likeness(clips.reference) > 0.8, "it is the person of the clip"
+    revoked = consent(asked(space / "consent" / f"{live.id}.json", action="revoke"), Host(space))
+    assert [one["kind"] for one in revoked["deleted"]] == ["upload"] and not film.exists()
 
 
 @pytest.mark.slow
