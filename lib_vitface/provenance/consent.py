@@ -93,6 +93,21 @@ def make_record(
 ) -> ConsentRecord:
     """A signed record of today. Raises `InputError` for an empty name or statement, a date that is none or past, no use, a person
     who is not said to be an adult, or material without a licence."""
+    check_words(who, statement, adult=adult, uses=uses, kind=kind, licence=licence)
+    expires, starts = check_days(expires, starts)
+    today = datetime.date.today().isoformat()
+    values = tuple(round(float(v), 6) for v in reference)
+    body = {
+        "kind": kind, "who": who.strip(), "statement": statement.strip(), "created": today, "expires": expires,
+        "reference": values, "public_key": keys.public, "starts": starts, "uses": tuple(u for u in USES if u in uses),
+        "adult": adult, "licence": licence.strip(), "proof": proof, "version": VERSION,
+    }  # fmt: skip
+    data = _signed_bytes(body)
+    return ConsentRecord(hashlib.sha256(data).hexdigest()[:32], **body, signature=keys.sign(data))  # type: ignore[arg-type]
+
+
+def check_words(who: str, statement: str, *, adult: bool, uses: Sequence[str], kind: str, licence: str) -> None:
+    """Raises `InputError` as `make_record` does, before there is a reference."""
     if not who.strip():
         raise InputError("--who: name the person whose face it is.")
     if not statement.strip():
@@ -103,20 +118,17 @@ def make_record(
         raise InputError(f"--uses: name what may be made; one or more of {', '.join(USES)}.")
     if kind == "material" and not licence.strip():
         raise InputError("--licence: name the licence that allows it, and where it is stated.")
+
+
+def check_days(expires: str, starts: str) -> tuple[str, str]:
+    """Both as ISO dates, empty where there is none. Raises `InputError` as `make_record` does."""
     today = datetime.date.today().isoformat()
     expires, starts = (
         _day(text, flag) if text else "" for text, flag in ((expires, "--expires"), (starts, "--starts"))
     )
     if expires and expires < max(today, starts):
         raise InputError(f"--expires: {expires} is past, or before it begins; give a later day or none.")
-    values = tuple(round(float(v), 6) for v in reference)
-    body = {
-        "kind": kind, "who": who.strip(), "statement": statement.strip(), "created": today, "expires": expires,
-        "reference": values, "public_key": keys.public, "starts": starts, "uses": tuple(u for u in USES if u in uses),
-        "adult": adult, "licence": licence.strip(), "proof": proof, "version": VERSION,
-    }  # fmt: skip
-    data = _signed_bytes(body)
-    return ConsentRecord(hashlib.sha256(data).hexdigest()[:32], **body, signature=keys.sign(data))  # type: ignore[arg-type]
+    return expires, starts
 
 
 def _day(text: str, flag: str) -> str:

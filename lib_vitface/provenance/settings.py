@@ -25,9 +25,9 @@ class ConsentOptions:
     action: str = option(
         "show",
         help="write: make a new record; show: check and print one; revoke: take it back, and delete the facesets and models made "
-        "with it in this workspace.",
+        "with it in this workspace; challenge: draw prompts to be done before the camera, for --challenge.",
         group=_RECORD,
-        choices=("write", "show", "revoke"),
+        choices=("write", "show", "revoke", "challenge"),
     )
     kind: str = option(
         "record",
@@ -59,6 +59,12 @@ class ConsentOptions:
         help="With write: a picture of the person, where several people are in the source.",
         group=_FILES,
         kind="file",
+    )
+    challenge: str = option(
+        "",
+        help="With write: number of the challenge that the source, one clip, answers; the reference is then taken from that clip, and "
+        "the record says what was done in it.",
+        group=_RECORD,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from lib_vitface import media
 from lib_vitface.errors import ConsentError, InputError, NoFaceError
 from lib_vitface.provenance import audit
+from lib_vitface.provenance import challenge as challenges
 from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.consent import ConsentRecord
 from lib_vitface.provenance.keys import open_keys
@@ -19,7 +20,9 @@ _LOOKS = 40  # pictures of the person a consent record is made of
 
 
 def consent(options: ConsentOptions, host: Host) -> dict[str, Any]:
-    """Write, show or revoke a signed record."""
+    """Write, show or revoke a signed record, or draw prompts for a live clip."""
+    if options.action == "challenge":
+        return _challenge(options, host)
     if options.action == "write":
         return _write(options, host)
     record = records.load_record(options.record)
@@ -29,29 +32,67 @@ def consent(options: ConsentOptions, host: Host) -> dict[str, Any]:
     return _shown(record, host.workspace)
 
 
-def _write(options: ConsentOptions, host: Host) -> dict[str, Any]:
-    if not options.source:
-        raise InputError("--source: name clips or photos of the person; the record says what the face looks like.")
+def _challenge(options: ConsentOptions, host: Host) -> dict[str, Any]:
+    _check_place(options)
+    made = challenges.issue(host.workspace, open_keys(host.workspace))
+    prompts = [prompt.text for prompt in made.prompts]
+    return {"challenge": made.id, "prompts": prompts, "issued": made.issued_text, "ends": made.ends_text}
+
+
+def _check_place(options: ConsentOptions) -> None:
     if options.record.exists():
         raise InputError(f"{options.record}: is there already; name another file, or revoke that record first.")
     media.check_place(options.record)
-    look = _reference_look(options, host.tick)
+
+
+def _write(options: ConsentOptions, host: Host) -> dict[str, Any]:
+    if not options.source:
+        raise InputError("--source: name clips or photos of the person; the record says what the face looks like.")
+    _check_place(options)
+    uses = records.USES if options.uses == "all" else (options.uses,)
+    words: dict[str, Any] = {"adult": options.adult, "uses": uses, "kind": options.kind, "licence": options.licence}
+    records.check_words(options.who, options.statement, **words)
+    records.check_days(options.expires, options.starts)
+    noted: dict[str, Any] = {}
+    if options.challenge:
+        look, proof = _live_look(options, host)
+        noted["inputs"] = [str(options.source[0].resolve())]
+    else:
+        look, proof = _reference_look(options, host.tick), "clips"
     record = records.make_record(
         open_keys(host.workspace),
         options.who,
         options.statement,
         look,
         expires=options.expires,
-        kind=options.kind,
         starts=options.starts,
-        uses=records.USES if options.uses == "all" else (options.uses,),
-        adult=options.adult,
-        licence=options.licence,
+        proof=proof,
+        **words,
     )
-    audit.note(host.workspace, "record written", record=record.id, who=record.who, kind=record.kind)
+    audit.note(host.workspace, "record written", record=record.id, who=record.who, kind=record.kind, **noted)
     records.save_record(record, options.record)
     records.keep(record, host.workspace)
     return _shown(record, host.workspace)
+
+
+def _live_look(options: ConsentOptions, host: Host) -> tuple[Floats, str]:
+    """Mean embedding of the person in a clip that answers a challenge, and what the record says of it."""
+    from lib_vitface.faces.analyse import Analyser
+    from lib_vitface.faces.detect import make_detector
+    from lib_vitface.faces.embed import make_embedder
+    from lib_vitface.faces.landmarks import MeshLandmarker
+    from lib_vitface.provenance import liveness
+
+    if len(options.source) != 1:
+        raise InputError("--source: name one clip with --challenge, the one in which the prompts are done.")
+    if options.person is not None:
+        raise InputError("--person: is for sources with several people; before the camera there is one, leave it out.")
+    (path,) = options.source
+    length = liveness.length_of(path)
+    asked = challenges.use_up(host.workspace, open_keys(host.workspace), options.challenge, length)
+    seen = liveness.watch(path, Analyser(make_detector(), MeshLandmarker()), make_embedder("sface"), host.tick)
+    answers = liveness.check(asked.prompts, seen, path)
+    return liveness.reference(seen), liveness.told(asked, answers, path)
 
 
 def _shown(record: ConsentRecord, workspace: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,13 @@ HINT = (
     "Drop clips and photos of one person, best from all sides and in different light, and press “Build”. Clips of 10 to 30 "
     "seconds in which the head turns slowly are ideal."
 )
+LIVE = (
+    "Fill in the record above, show the prompts, and film yourself doing them one after the other, alone, in good light. Left and "
+    "right are your own; the picture is not mirrored. Look straight between them, do nothing else, and keep your mouth shut except "
+    "to read. The prompts hold for five minutes and for one try. It shows that you sat before the camera now, not who you are."
+)
+SEEN = "What was asked for is seen, in its order. The record is written."
+NO_PROMPTS, NO_CLIP = "Show the prompts first.", "Film yourself first."
 WHICH = ("kept", "removed", "all")
 _COLUMNS, _HEIGHT = 5, 460
 
@@ -42,10 +50,12 @@ def build(runner: Runner) -> tuple[Panel, list[Any], Any]:
 
 
 def _camera(runner: Runner, fields: form.Form) -> None:
-    """Pictures from the webcam, added to the inputs."""
+    """Pictures and clips from the webcam, added to the inputs."""
     with gr.Accordion("Webcam", open=False, elem_id="vitface-faceset-camera"):
         shot = dialect.webcam("Look straight, then turn slowly; take a picture at each step", "vitface-faceset-webcam")
         add = gr.Button("Add to the inputs", elem_id="vitface-faceset-webcam-add")
+        clip = dialect.recorder("Or film yourself for 10 to 30 seconds", "vitface-faceset-film")
+        add_clip = gr.Button("Add the clip to the inputs", elem_id="vitface-faceset-film-add")
 
     def keep(image: Any, text: str) -> Any:
         if image is None:
@@ -53,8 +63,18 @@ def _camera(runner: Runner, fields: form.Form) -> None:
         path = faces.keep_picture(runner.site, image, "webcam")
         return dialect.update(value="\n".join([*(text or "").splitlines(), str(path)]))
 
+    def keep_clip(film: str | None, text: str) -> Any:
+        if not film:
+            raise gr.Error(NO_CLIP)
+        try:
+            path = str(runner.site.keep_upload(Path(film)))
+        except ViTFaceError as error:
+            raise gr.Error(str(error)) from None
+        return dialect.update(value="\n".join([*(text or "").splitlines(), path]))
+
     box = fields.component("input")
     dialect.on(add.click, keep, [shot, box], [box])
+    dialect.on(add_clip.click, keep_clip, [clip, box], [box])
 
 
 def _consent(runner: Runner) -> None:
@@ -69,7 +89,9 @@ def _consent(runner: Runner) -> None:
         fields = form.build(runner.site, "consent", ConsentOptions, "vitface-consent")
         run = gr.Button("Do it", elem_id="vitface-consent-run")
         said = gr.HTML("", elem_id="vitface-consent-result")
+        live = Live(runner, fields)
     fields.wire()
+    live.wire()
 
     def act(*values: Any) -> str:
         try:
@@ -78,6 +100,52 @@ def _consent(runner: Runner) -> None:
             return markup.message(str(error), "bad")
 
     dialect.on(run.click, act, fields.components, [said])
+
+
+class Live:
+    """A record whose reference is filmed here: prompts are shown, done before the camera, and checked."""
+
+    def __init__(self, runner: Runner, fields: form.Form) -> None:
+        self.runner = runner
+        self.fields = fields
+        with gr.Accordion("Live capture", open=False, elem_id="vitface-live"):
+            gr.HTML(markup.message(LIVE))
+            self.show = gr.Button("Show prompts", elem_id="vitface-live-show")
+            self.prompts = gr.HTML("", elem_id="vitface-live-prompts")
+            self.clip = dialect.recorder("Do the prompts in their order", "vitface-live-film")
+            self.write = gr.Button("Check the clip and write the record", elem_id="vitface-live-write")
+            self.said = gr.HTML("", elem_id="vitface-live-result")
+
+    def wire(self) -> None:
+        number = self.fields.component("challenge")
+        dialect.on(self.show.click, self._show, self.fields.components, [self.prompts, number, self.said])
+        dialect.on(self.write.click, self._write, [self.clip, *self.fields.components], [self.said, number])
+
+    def _show(self, *values: Any) -> list[Any]:
+        asked = {**self.fields.read(values), "action": "challenge"}
+        try:
+            made = self.runner.run_now("consent", asked)
+        except ViTFaceError as error:
+            return ["", "", markup.message(str(error), "bad")]
+        return [markup.prompts(made["prompts"]), made["challenge"], ""]
+
+    def _write(self, film: str | None, *values: Any) -> list[Any]:
+        """A clip that fails is deleted, and its challenge is used up."""
+        asked = {**self.fields.read(values), "action": "write"}
+        if not asked.get("challenge"):
+            return [markup.message(NO_PROMPTS, "bad"), dialect.update()]
+        if not film:
+            return [markup.message(NO_CLIP, "bad"), dialect.update()]
+        kept: Path | None = None
+        try:
+            kept = self.runner.site.keep_upload(Path(film))
+            written = self.runner.run_now("consent", {**asked, "source": [str(kept)]})
+        except ViTFaceError as error:
+            if kept is not None:
+                kept.unlink(missing_ok=True)
+            return [markup.message(str(error), "bad"), dialect.update()]
+        good = markup.message(SEEN, "good")
+        return [good + markup.table(markup.facts(written)), ""]
 
 
 class Browser:

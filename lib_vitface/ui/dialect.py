@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,22 @@ def webcam(label: str, elem_id: str) -> Any:
     if "sources" in inspect.signature(gr.Image.__init__).parameters:
         return gr.Image(sources=["webcam"], type="numpy", label=label, elem_id=elem_id)
     return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id)
+
+
+def recorder(label: str, elem_id: str) -> Any:
+    """A clip filmed with the camera, without sound and as the camera sees it (not mirrored), as the path of a file."""
+    known = inspect.signature(gr.Video.__init__).parameters
+    kind: dict[str, Any] = {"sources": ["webcam"]} if "sources" in known else {"source": "webcam"}
+    if "webcam_options" in known:
+        kind["webcam_options"] = gr.WebcamOptions(mirror=False)
+    else:
+        kind["mirror_webcam"] = False
+    made = gr.Video(include_audio=False, label=label, elem_id=elem_id, **kind)
+    # gradio would call the program ffmpeg, which need not be there, to take out the sound that was never recorded
+    twin = copy.copy(made)
+    twin.include_audio = True
+    made.preprocess = twin.preprocess
+    return made
 
 
 def picture(label: str, elem_id: str, *, height: int | None = None, visible: bool = True) -> Any:

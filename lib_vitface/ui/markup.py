@@ -28,6 +28,15 @@ def message(text: str, kind: str = "hint") -> str:
     return f'<div class="vitface-message vitface-{kind}">{escape(text)}</div>' if text else ""
 
 
+def prompts(texts: Sequence[str]) -> str:
+    """What is to be done, in order, to be read from a distance; what stands behind a colon stands out."""
+    rows = []
+    for text in texts:
+        words, _, rest = text.partition(": ")
+        rows.append(f"<li><span>{escape(words)}</span>{f' <b>{escape(rest)}</b>' if rest else ''}</li>")
+    return f'<ol class="vitface-prompts">{"".join(rows)}</ol>'
+
+
 def messages(texts: Iterable[str], kind: str = "hint") -> str:
     return "".join(message(text, kind) for text in texts)
 

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,13 +155,26 @@ def outputs(address: str) -> Iterator[Path]:
         path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
-def write_camera(path: Path) -> None:
-    """What the camera sees: a face of the sample clip, as the raw video (YUV4MPEG2) that Chromium takes for one."""
+def write_camera(path: Path, pictures: Sequence[np.ndarray] = (), fps: int = 10) -> None:
+    """What the camera sees, over and over: a face of the sample clip, or pictures `[H, W, 3]`, as the raw video (YUV4MPEG2)
+    that Chromium takes for one. A file that is open already is left to who reads it."""
     from small_clone import images
 
-    planes = cv2.cvtColor(images("sample_source", 1, (WIDTH, HEIGHT))[0], cv2.COLOR_RGB2YUV_I420)
-    head = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F10:1 Ip A1:1 C420jpeg\n".encode()
-    path.write_bytes(head + b"".join(b"FRAME\n" + np.ascontiguousarray(planes).tobytes() for _ in range(10)))
+    shown = list(pictures) or images("sample_source", 1, (WIDTH, HEIGHT)) * 10
+    height, width = shown[0].shape[:2]
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C420jpeg\n".encode())
+        for picture in shown:
+            planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+            file.write(b"FRAME\n" + np.ascontiguousarray(planes).tobytes())
+    temporary.replace(path)
+
+
+def launched(chromium: Any, camera: Path) -> Any:
+    """A browser with a camera before which a file is shown."""
+    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    return chromium.launch(executable_path=CHROMIUM, args=[*flags, f"--use-file-for-fake-video-capture={camera}"])
 
 
 @pytest.fixture(scope="session")
@@ -171,11 +184,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     camera = tmp_path_factory.mktemp("camera") / "camera.y4m"
     write_camera(camera)
-    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*flags, f"--use-file-for-fake-video-capture={camera}"]
-        )
+        found = launched(playwright.chromium, camera)
         yield found
         found.close()
 
