@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from acting import DRAWN, acted, play
-from driving import open_tab, type_into, unfold, wait_for
+from driving import enter, open_tab, type_into, unfold, wait_for
 
 from lib_vitface.provenance.challenge import WORDS, Prompt
 from lib_vitface.provenance.consent import load_record
@@ -45,8 +45,8 @@ def stage(browser: Any, serve: Any, camera: Path, tmp_path: Path) -> Iterator[An
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     with serve(tmp_path / "workspace") as address:
-        page.goto(address)
         try:
+            enter(page, address)
             yield page
         finally:
             own.close()
@@ -54,7 +54,6 @@ def stage(browser: Any, serve: Any, camera: Path, tmp_path: Path) -> Iterator[An
 
 
 def to_the_record(page: Any) -> None:
-    page.wait_for_selector("#vitface-tabs", timeout=60_000)
     open_tab(page, "Dataset")
     for part in ("vitface-consent", "vitface-consent-group-record", "vitface-live"):
         unfold(page, part)
@@ -106,7 +105,7 @@ def test_a_record_by_live_capture(stage: Any, camera: Path, tmp_path: Path) -> N
     moments = [*lead, *moments, *moments[-1:] * round(TAIL_S * FPS)]
     write_camera(camera, play(images("sample_target", 1, SIZE)[0], moments), FPS)
     if opened:
-        page.reload()
+        enter(page, page.url)
         to_the_record(page)
         type_into(page, "vitface-consent-challenge", number)
     type_into(page, "vitface-consent-record", "ann.json")

@@ -26,7 +26,8 @@ def test_from_footage_to_a_model(page: Any, workspace: Path) -> None:
     """Dataset and Train: a faceset of the film, and two steps with it, whose loss and picture are shown."""
     open_tab(page, "Dataset")
     type_into(page, "vitface-faceset-input", "film.mp4")
-    type_into(page, "vitface-faceset-output", "film")
+    unfold(page, "vitface-faceset-group-output")
+    choose(page, "vitface-faceset-output", "film")
     page.locator("#vitface-faceset-start").click()
     wait_text(page, "vitface-faceset-progress", "done", 240)
     with Faceset.open(workspace / "facesets" / "film") as faceset:

@@ -56,6 +56,7 @@ def test_what_a_later_script_paints_over_is_marked_again(trained: Running, tmp_p
 
 def test_hires_fix_swaps_the_large_picture(trained: Running, tmp_path: Path) -> None:
     body = painted(trained, enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.5)
+    body["hr_additional_modules"] = ["Use same choices"]  # Forge's form sends it, and its route does not do without
     status, answer = ask(trained.url + "/sdapi/v1/txt2img", body)
     assert status == 200, answer
     (picture,) = pictures(answer)
