@@ -40,6 +40,8 @@ class LossWeights:
     identity: float = 0.0
     temporal: float = 0.0
     adversarial: float = 0.0
+    volume: float = 0.0
+    depth: float = 0.0
     scales: int = 1
     ssim_step: int = 2
 
@@ -255,6 +257,13 @@ def identity_loss(vectors: Tensor, wanted: Tensor) -> Tensor:
     """One minus the cosine of identity vectors `[N, D]`, mean, 0..2."""
     with _no_autocast(vectors):
         return 1 - F.cosine_similarity(vectors.float(), wanted.float(), dim=1).mean()
+
+
+def depth_loss(depth: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """Mean absolute difference of depth maps `[N, 1, H, W]` where `where` `[N, 1, H, W]` 0..1 says that one is known (depth
+    supervision, Deng et al. 2022, arXiv:2107.02791), in the maps' own unit."""
+    with _no_autocast(depth):
+        return weighted_mean((depth.float() - wanted.float()).abs(), where.float())
 
 
 def warp_back(after: Tensor, flow: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ class Batch:
     `times` [B, T] seconds, when each frame is shown; by default 1/25 apart;
     `masked` [B, T, patches] bool, patches of `image` that the encoders may not see;
     `coefficients` [B, T, K] of a morphable face: expression, angles, and the wanted person's shape (see `faceset.morphable`);
+    `picture_to_face` [B, T, 3, 4] from the crop into face space (see `faces.align.picture_to_face`);
     `views` [2, V, 3, H, W] pictures of both persons from several sides, or `memory` [2, K, C] what was made of them.
     """
 
@@ -123,14 +124,18 @@ class Batch:
     views: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     coefficients: torch.Tensor | None = None
+    picture_to_face: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class SwapperOutput:
-    """`image` [B, T, 3, H, W] in 0..1 and `mask` [B, T, 1, H, W] in 0..1."""
+    """`image` [B, T, 3, H, W] in 0..1 and `mask` [B, T, 1, H, W] in 0..1; of a model with a volume also what that alone shows, `volume`
+    [B, T, 3, v, v] 0..1, and its `depth` [B, T, 1, v, v] (picture z, see `models.renderer`)."""
 
     image: torch.Tensor
     mask: torch.Tensor
+    volume: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
 
 class Tick(Protocol):

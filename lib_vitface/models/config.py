@@ -28,7 +28,8 @@ class ViTSwapperConfig:
 
     Parts that are off by default: `fusion` of an EfficientNet branch (`local_width` of B0's channels) with the ViT's tokens;
     attention over `clip_frames` frames where that is more than one; `memory_tokens` made of several views of the person;
-    `condition` says how a number of `coefficients` of a morphable face are told (film, tokens, both).
+    `condition` says how a number of `coefficients` of a morphable face are told (film, tokens, both); a volume seen by
+    `volume_side` x `volume_side` rays.
     """
 
     resolution: int = 256
@@ -42,6 +43,7 @@ class ViTSwapperConfig:
     memory_tokens: int = 0
     condition: str = "none"
     coefficients: int = 0
+    volume_side: int = 0
 
 
 PRESETS: dict[str, ViTSwapperConfig] = {

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.errors import InputError
-from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
+from lib_vitface.faces.align import apply, crop_matrix, fit_head, picture_to_face, scale_points, warp
 from lib_vitface.faces.landmarks import NO_IRISES, EyeNet
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import read_gaze
@@ -116,6 +116,7 @@ class ModelSwapper:
         self._fitting: dict[tuple[int, int], TextureMemory] = {}
         self._morphable: Morphable | None = None
         self._shapes: tuple[Floats, ...] = ()
+        self._volume = isinstance(config, ViTSwapperConfig) and config.volume_side > 0
         if isinstance(config, ViTSwapperConfig) and config.condition != "none":
             arrays = checkpoint.arrays("morphable")
             self._morphable = Morphable.from_arrays(arrays)
@@ -227,6 +228,9 @@ class ModelSwapper:
             "own_reference": ready([np.clip(small(p.own), 0, 255) / 255 for p in placed]),
             "geometry": ready([geometry_map(p, size) for p in points]),
         }
+        if self._volume:
+            heads = [picture_to_face(fit_head(p), size) for p in points]
+            found["picture_to_face"] = np.stack(heads)[:, None]
         if self.context and times is not None:
             found = {name: np.ascontiguousarray(values.swapaxes(0, 1)) for name, values in found.items()}
             found["times"] = (np.asarray(times, np.float64) - times[0]).astype(np.float32)[None]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib_vitface.faces import align
 from lib_vitface.faceset.morphable import SHAPES
 from lib_vitface.faceset.texture import geometry_map
 from lib_vitface.training.data import Person
@@ -67,6 +68,7 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         numbers = target.coefficients[0, frames].copy()
         numbers[:, -SHAPES:] = person.coefficients[0, 0, -SHAPES:]
         told = torch.from_numpy(numbers).to(device).unsqueeze(1)
+    heads = np.stack([align.picture_to_face(align.fit_head(target.landmarks[f]), size) for f in frames])
     return Batch(
         channels_first(images),
         channels_first(reference),
@@ -75,6 +77,7 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         channels_first(geometry),
         torch.full((len(frames),), identity, device=device),
         coefficients=told,
+        picture_to_face=torch.from_numpy(heads).to(device).unsqueeze(1),
     )
 
 

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.faces import mesh
+from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import five_points
+from lib_vitface.faceset import atlas
 from lib_vitface.metrics.temporal import motion
 from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
 from lib_vitface.training.data import Person, near
@@ -34,7 +35,8 @@ class Samples:
 
     Each `length` pictures in a row are a clip, and then `identity` and `times` [B / length, length] are per clip; `flow`
     [B / length, length - 1, S, S, 2] says where pixels of `wanted` go to, `visible` [..., 1, S, S] where that is known;
-    `views` [2, V, 3, S, S] are pictures of both persons, `coefficients` [B, K] a morphable face's. None: not asked for.
+    `views` [2, V, 3, S, S] are pictures of both persons, `coefficients` [B, K] a morphable face's; `picture_to_face` [B, 3, 4] as in
+    `Batch`, `depth` [B, 1, v, v] picture z of the mesh and `depth_known` [B, 1, v, v] where it is seen. None: not asked for.
     """
 
     image: Floats
@@ -55,15 +57,20 @@ class Samples:
     visible: Floats | None = None
     views: Floats | None = None
     coefficients: Floats | None = None
+    picture_to_face: Floats | None = None
+    depth: Floats | None = None
+    depth_known: Floats | None = None
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What batches hold besides single pictures: clips of `length` frames, their optical flow, `views` of each person."""
+    """What batches hold besides single pictures: clips of `length` frames, their optical flow, `views` of each person, where the
+    head is and its depth seen by `rays` x `rays` rays."""
 
     length: int = 1
     flow: bool = False
     views: int = 0
+    rays: int = 0
 
 
 class Sampler:
@@ -106,7 +113,10 @@ class Sampler:
 
     def held_out(self, count: int) -> Samples:
         """The same unaugmented samples each time: held-out frames (training frames where a set is too small to hold any out)."""
-        length, plain = self.extras.length, Sampler(self.persons, count, Augmentation(0, 0, 0, 0), self.seed)
+        length, plain = (
+            self.extras.length,
+            Sampler(self.persons, count, Augmentation(0, 0, 0, 0), self.seed, self.extras),
+        )
         samples, chosen = [], []
         for k in range(max(2, count // length)):
             person, tracks = self.persons[k % 2], self._held_out[k % 2]
@@ -182,7 +192,7 @@ class Sampler:
         image, layers = person.images[frame], person.layers[variant, frame]
         reference = person.references[variant, frame] if len(person.references) else image
         sure, points = person.sure[frame], person.landmarks[frame][PRIORITY_POINTS, :2]
-        five = five_points(person.landmarks[frame])
+        five, landmarks = five_points(person.landmarks[frame]), person.landmarks[frame]
         size = image.shape[0]
         strength = min(change.warp, 1.5)
         if strength:
@@ -192,6 +202,7 @@ class Sampler:
                 for p, border in zip((image, reference, layers, sure), _BORDERS, strict=True)
             )
             points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
+            landmarks = align.apply(matrix, landmarks).astype(np.float32)
         mirrored = random.random() < change.flip
         if mirrored:
             image, reference, layers, sure = (
@@ -206,6 +217,8 @@ class Sampler:
         shape = layers[..., 1].astype(np.float32) / 255
         certain = sure.astype(np.float32) / 255
         told = {} if person.coefficients is None else {"coefficients": person.coefficients[int(mirrored), frame]}
+        if self.extras.rays:
+            told |= _head(landmarks, size, self.extras.rays, mirrored)
         return {
             **told,
             "image": driving,
@@ -243,6 +256,18 @@ class Sampler:
         if self._recipe is not None:
             driving = self._recipe(driving, int(random.integers(2**31)))
         return driving, cover
+
+
+def _head(landmarks: Floats, size: int, rays: int, mirrored: bool) -> dict[str, Floats]:
+    """Where the head of landmarks `[468, 3]` px is in a `size` px crop, and its depth; of the mirrored picture, if that is shown."""
+    fit = align.fit_head(landmarks)
+    matrix, middle = align.picture_to_face(fit, size), fit.project(align.MIDDLE[None])[0, 2]
+    depth, known = atlas.depth_map(align.scale_points(landmarks, size, rays), rays)
+    depth = (depth - middle * rays / size) * (2 / rays)
+    if mirrored:
+        matrix = matrix * np.array([-1, 1, 1, 1], np.float32)
+        depth, known = depth[:, ::-1], known[:, ::-1]
+    return {"picture_to_face": matrix, "depth": depth[..., None].astype(np.float32), "depth_known": known[..., None]}
 
 
 _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT)

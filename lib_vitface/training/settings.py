@@ -67,6 +67,12 @@ class TrainOptions:
         group="Model",
         choices=("none", "film", "tokens", "both"),
     )
+    renderer: bool = option(
+        False,
+        help="A volume of each person, rendered as the driving face is turned: its picture, features and depth go to the decoder; vit "
+        "only. Not shown to help yet.",
+        group="Model",
+    )
     morphable_file: Path | None = option(
         None,
         help="Take the morphable face from this file of the Basel Face Model (.mat, .h5) or FLAME (.pkl, .npz).",
@@ -205,6 +211,14 @@ class TrainOptions:
     weight_temporal: float = option(
         0.0, help="Weight of dissimilarity between neighbouring frames of a clip along their motion; needs --clip-frames above 1. "
         "Not shown to help yet.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
+    weight_volume: float = option(
+        5.0, help="Weight of the absolute difference of what the volume alone shows; only with --renderer.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
+    weight_depth: float = option(
+        5.0, help="Weight of the difference between the volume's depth and that of the fitted mesh; only with --renderer.",
         group="Losses", low=0, high=100, advanced=True,
     )  # fmt: skip
     weight_gan: float = option(

@@ -71,6 +71,7 @@ def make_config(options: TrainOptions) -> Config:
         memory_tokens=_MEMORY_TOKENS if options.memory_views else 0,
         condition=options.morphable,
         coefficients=0 if options.morphable == "none" else COEFFICIENTS,
+        volume_side=(options.resolution or preset.resolution) // 32 * 8 if options.renderer else 0,
     )
 
 
@@ -159,7 +160,8 @@ def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sam
         options.cover_shapes,
         options.recipe,
     )
-    extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views) if vit else Extras()
+    rays = persons[0].images.shape[1] // 4 if options.renderer else 0
+    extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views, rays) if vit else Extras()
     return Sampler(persons, options.batch, augmentation, options.seed, extras)
 
 
@@ -410,6 +412,9 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
         pictures = torch.from_numpy(values).to(device).to(memory_format=torch.channels_last)
         return pictures.unflatten(0, (-1, samples.length))
 
+    def numbers(values: np.ndarray | None) -> torch.Tensor | None:
+        return None if values is None else torch.from_numpy(values).to(device).unflatten(0, (-1, samples.length))
+
     return Batch(
         ready(samples.image),
         ready(samples.reference),
@@ -418,9 +423,8 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
         ready(samples.geometry),
         torch.from_numpy(samples.identity).to(device),
         times=None if samples.times is None else torch.from_numpy(samples.times).to(device),
-        coefficients=None
-        if samples.coefficients is None
-        else torch.from_numpy(samples.coefficients).to(device).unflatten(0, (-1, samples.length)),
+        coefficients=numbers(samples.coefficients),
+        picture_to_face=numbers(samples.picture_to_face),
         views=None if samples.views is None else torch.from_numpy(samples.views).to(device),
     )
 
