@@ -111,6 +111,14 @@ def fit_head(landmarks: Floats) -> HeadFit:
     return HeadFit(*similarity(mesh.vertices()[index] * AXES, landmarks[index]))
 
 
+def crop_head(pose: Pose, size: int) -> HeadFit:
+    """Where a head at a pose lies in a `size` px crop, as `crop_matrix` would cut it."""
+    scale = size / (HEIGHT_CM * COVERAGE)
+    rotation = rotation_of(pose)
+    middle = HeadFit(scale, rotation, np.zeros(3)).project(MIDDLE[None])[0]
+    return HeadFit(scale, rotation, np.array([(size - 1) / 2 - middle[0], (size - 1) / 2 - middle[1], 0.0]))
+
+
 def picture_to_face(fit: HeadFit, size: int) -> Floats:
     """`[3, 4]` from picture coordinates of a `size` px crop (-1..1 over its width and height, z alike and 0 at the head's middle) to
     face space: the cube about the head that is as large as a crop, -1..1, axes as in a frame but turned with the head."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib_vitface.models.config import IDENTITIES
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions; the second starts at zero, so the block starts as the identity (Zhang et al. 2019, Fixup)."""
@@ -24,7 +26,10 @@ class ResidualBlock(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Scale and shift of features by the identity (FiLM, Perez et al. 2017, arXiv:1709.07871)."""
+    """Scale and shift of features by the identity (FiLM, Perez et al. 2017, arXiv:1709.07871).
+
+    Identities beyond source and target are further facesets of the source: each has the source's numbers and its own added to them.
+    """
 
     def __init__(self, identities: int, channels: int) -> None:
         super().__init__()
@@ -32,7 +37,10 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, x: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.table(identity)[:, :, None, None].chunk(2, dim=1)
+        told = self.table(identity)
+        if self.table.num_embeddings > IDENTITIES:
+            told = told + self.table.weight[0] * (identity >= IDENTITIES)[:, None]
+        scale, shift = told[:, :, None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib_vitface import device as devices
 from lib_vitface.errors import CheckpointError, InputError, MissingDependencyError
 from lib_vitface.models.checkpoint import Checkpoint
-from lib_vitface.models.config import ViTSwapperConfig
+from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.types import Floats
 
 if TYPE_CHECKING:
@@ -69,16 +69,18 @@ class TorchNetwork:
         self._memory = self._remember(checkpoint, references) if remembers else None
 
     def _remember(self, checkpoint: Checkpoint, references: Images | None) -> torch.Tensor:
-        """Memory tokens of both persons, `[2, K, C]`; `references` are further views of the source."""
+        """Memory tokens of all persons, `[P, K, C]`; `references` are further views of the one who is drawn."""
         import torch
 
         views = checkpoint.arrays("views")
-        source = views["source"] if references is None else np.concatenate([views["source"], references])
+        shown = [views[person_name(number)] for number in range(len(views))]
+        if references is not None:
+            shown[self._identity] = np.concatenate([shown[self._identity], references])
         found = []
         with torch.inference_mode(), devices.autocast(self.device, self._dtype):
-            for pictures in (source, views["target"]):
-                shown = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)[None])
-                found.append(self._network.remember(self._tensor(shown).float() / 255))  # type: ignore[operator]
+            for pictures in shown:
+                ready = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)[None])
+                found.append(self._network.remember(self._tensor(ready).float() / 255))  # type: ignore[operator]
         return torch.cat(found)
 
     def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lib_vitface.models.config import IDENTITIES, Config, ViTSwapperConfig
+from lib_vitface.models.config import Config, ViTSwapperConfig
 from lib_vitface.models.decoder import CoverDecoder, ReferenceDecoder
 from lib_vitface.models.encoder import ViTEncoder
 from lib_vitface.models.local import CoefficientTokens, LocalEncoder, make_fusion
@@ -27,7 +27,7 @@ class ViTSwapper(nn.Module):
         self.decoder = ReferenceDecoder(
             channels,
             config.widths,
-            IDENTITIES,
+            config.persons,
             config.coefficients if film else 0,
             FaceVolume.CHANNELS if config.volume_side else 0,
         )
@@ -40,7 +40,7 @@ class ViTSwapper(nn.Module):
         if config.condition in ("tokens", "both"):
             self.told = CoefficientTokens(config.coefficients, channels, heads)
         if config.volume_side:
-            self.volume = FaceVolume(IDENTITIES, channels, config.volume_side)
+            self.volume = FaceVolume(config.persons, channels, config.volume_side)
 
     def forward(self, batch: Batch) -> SwapperOutput:
         """See `Batch` and `SwapperOutput` for shapes. Where there are views or a memory and no part for them, they are not read."""

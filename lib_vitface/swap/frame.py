@@ -28,7 +28,7 @@ from lib_vitface.faceset.texture import (
     read_expression,
 )
 from lib_vitface.models.checkpoint import Checkpoint, open_model
-from lib_vitface.models.config import ViTSwapperConfig
+from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.models.runtime import Network, open_network
 from lib_vitface.types import Face, Floats, Image, Mask, Matrix, Neighbours, SwappedFace
 
@@ -71,6 +71,7 @@ class ModelSwapper:
     `weights` is the checkpoint's part: "weights" (the last averaged ones), "best" (those of the least held-out loss), "soup".
     `size` px is the side the network works at, `references` [V, S, S, 3] are further views (see `models.runtime`).
     `backend` is the engine (see `models.runtime`); a `network` that is there already is taken as it is.
+    `reference` names one of the source's facesets, where the model was trained with several; by default the first.
     `shape` 0..1: how far the drawn face takes the source's proportions instead of keeping the footage's.
     """
 
@@ -87,9 +88,11 @@ class ModelSwapper:
         network: Network | None = None,
         size: int | None = None,
         references: NDArray[np.uint8] | None = None,
+        reference: str = "",
     ) -> None:
         checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
-        config = checkpoint.config
+        config, drawn = checkpoint.config, checkpoint.person(reference)
+        names = (person_name(drawn), person_name(TARGET))
         if size is not None and not isinstance(config, ViTSwapperConfig):
             raise InputError("--network-size: only vit models can work at another size than that of their training.")
         self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
@@ -100,16 +103,14 @@ class ModelSwapper:
             checkpoint,
             device=device,
             weights=weights,
-            identity=identity,
+            identity=drawn if identity == SOURCE else identity,
             backend=backend,
             size=size,
             references=references,
         )
         self.size = size or config.resolution
         self.learned_reference = checkpoint.config.kind == "vit"
-        self.source, self.target = (
-            TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
-        )
+        self.source, self.target = (TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in names)
         self._change = self.source.neutral - self.target.neutral
         self._eyes = EyeNet()
         self._known: OrderedDict[bytes, _Read] = OrderedDict()
@@ -120,7 +121,7 @@ class ModelSwapper:
         if isinstance(config, ViTSwapperConfig) and config.condition != "none":
             arrays = checkpoint.arrays("morphable")
             self._morphable = Morphable.from_arrays(arrays)
-            self._shapes = (arrays["shape_source"], arrays["shape_target"])
+            self._shapes = tuple(arrays[f"shape_{name}"] for name in names)
 
     def __call__(
         self,

@@ -19,6 +19,14 @@ class TrainOptions:
     )
     target: Path = option(help="Faceset of the person in the footage.", group="Input", kind="folder")
     model: Path = option(help="Folder of the model; an existing one is trained further.", group="Input", kind="output")
+    more_sources: list[Path] = option(
+        [],
+        help="Further facesets of the same source person (other years, glasses, a beard), each with a code and a texture memory of "
+        "its own; swap chooses by folder name; vit only.",
+        group="Input",
+        kind="paths",
+        advanced=True,
+    )
     encoder: str = option(
         "vit",
         help="vit: Vision Transformer with texture memory; saehd-df, saehd-liae: DeepFaceLab's autoencoder, the baseline.",

@@ -22,7 +22,7 @@ from lib_vitface.errors import Cancelled, CheckpointError, InputError, ViTFaceEr
 from lib_vitface.faceset.morphable import COEFFICIENTS
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
-from lib_vitface.models.config import LOCAL_WIDTHS, PRESETS, Config, saehd_config
+from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config, person_name, saehd_config
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
@@ -59,11 +59,17 @@ class Run:
 
 def make_config(options: TrainOptions) -> Config:
     """The architecture that the options ask for."""
+    reference_names(options)
     if options.encoder != "vit":
+        if options.more_sources:
+            raise InputError(
+                "--more-sources: saehd knows one faceset of the source; train a vit model, or leave them out."
+            )
         return saehd_config(options.encoder, (options.resolution or 128) // 32 * 32)
     preset = PRESETS[options.preset]
     return dataclasses.replace(
         preset,
+        persons=IDENTITIES + len(options.more_sources),
         resolution=options.resolution // 32 * 32 if options.resolution else preset.resolution,
         fusion=options.local_features,
         local_width=preset.local_width if options.local_features == "none" else LOCAL_WIDTHS[options.preset],
@@ -99,26 +105,31 @@ def train(
     objective = Objective(options, kind, device)
     run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype), objective)
     checkpoint = _resume(options.model, config, run, device, consent_id)
+    if checkpoint.step and checkpoint.notes.get("references", []) != reference_names(options):
+        raise CheckpointError(
+            f"{options.model} was trained with other facesets of the source ({', '.join(checkpoint.notes['references'])}); name "
+            "the same ones in the same order, or another folder."
+        )
 
     def loading(done: float, total: float, note: str = "") -> None:
         tick(0, 1, f"{note}, {done:.0f} of {total:.0f}")  # the bar is the training's
 
-    with Faceset.open(options.source) as source, Faceset.open(options.target) as target:
-        persons = [
-            load_person(
-                faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=loading
+    persons = []
+    for path in (options.source, options.target, *options.more_sources):
+        with Faceset.open(path) as faceset:
+            persons.append(
+                load_person(
+                    faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=loading
+                )
             )
-            for faceset in (source, target)
-        ]
-    memories = {
-        f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
-    }
+    memories = {f"memory_{person_name(number)}": person.memory.arrays() for number, person in enumerate(persons)}
     if kind == "vit" and options.morphable != "none":
         persons, memories["morphable"] = told_persons(persons, options.morphable_file)
     sampler = make_sampler(options, persons, kind)
     if (pictures := sampler.views()) is not None:
-        names = ("source", "target")
-        memories["views"] = {n: p.images[p.views[: options.memory_views]] for n, p in zip(names, persons, strict=True)}
+        memories["views"] = {
+            person_name(number): p.images[p.views[: options.memory_views]] for number, p in enumerate(persons)
+        }
         if publish is not None and options.preview_steps:
             publish(_folder(options.model / "previews") / "views.png", views_sheet(pictures))
     loop = _Loop(options, config, run, sampler, device, dtype, rate, publish)
@@ -145,6 +156,17 @@ def train(
         "precision": str(dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def reference_names(options: TrainOptions) -> list[str]:
+    """The names of the source's facesets, where there are several: those of their folders. Raises `InputError` for two of one name."""
+    names = [path.resolve().name for path in (options.source, *options.more_sources)] if options.more_sources else []
+    if len(set(names)) < len(names):
+        raise InputError(
+            "--more-sources: two facesets of the source have folders of one name; `swap --reference` could not tell them "
+            "apart, so rename one."
+        )
+    return names
 
 
 def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sampler:
@@ -256,6 +278,7 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
         "best": run.best,
         "since_best": run.since_best,
         "held_out": held_out,
+        "references": reference_names(loop.options),
         "preset": loop.options.preset if loop.config.kind == "vit" else loop.config.kind,
     }
     return save_model(dataclasses.replace(checkpoint, step=run.step, elapsed_s=run.elapsed_s, notes=notes), parts)

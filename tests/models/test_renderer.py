@@ -25,16 +25,8 @@ from lib_vitface.types import Floats, Pose
 SIDE = 48
 
 
-def head_at(pose: Pose, size: int = SIDE) -> align.HeadFit:
-    """A head in the middle of an upright crop, as `align.take_crop` cuts it."""
-    scale = size / (align.HEIGHT_CM * align.COVERAGE)
-    fit = align.HeadFit(scale, align.rotation_of(pose), np.zeros(3))
-    shift = np.array([(size - 1) / 2, (size - 1) / 2, 0]) - fit.project(align.MIDDLE[None])[0] * [1, 1, 0]
-    return align.HeadFit(scale, fit.rotation, shift)
-
-
 def test_picture_coordinates_lead_into_the_cube_about_the_head() -> None:
-    fit = head_at(Pose(30, -12, 5))
+    fit = align.crop_head(Pose(30, -12, 5), SIDE)
     matrix = align.picture_to_face(fit, SIDE)
     points = mesh.vertices()
     pixels = fit.project(points)
@@ -85,7 +77,7 @@ def test_a_sphere_has_the_depth_of_a_sphere(pose: Pose) -> None:
         inside = ((points - centre).norm(dim=-1) < radius).float()
         return inside * 2000, points
 
-    matrix = torch.from_numpy(align.picture_to_face(head_at(pose), SIDE))[None]
+    matrix = torch.from_numpy(align.picture_to_face(align.crop_head(pose, SIDE), SIDE))[None]
     found = march(field, matrix, grid(SIDE)[None], 48, 48)
     # the sphere in picture coordinates, by the inverse of the matrix
     back = np.linalg.inv(np.vstack([matrix[0].numpy(), [0, 0, 0, 1]]))
@@ -116,7 +108,7 @@ def test_it_is_no_worse_at_finding_a_surface_with_further_places() -> None:
 
 def photographed(pose: Pose, size: int = SIDE) -> tuple[Floats, Floats, Floats, Floats]:
     """The canonical face, coloured by where its surface lies: picture `[S, S, 3]`, picture z, where it is, `picture_to_face`."""
-    fit = head_at(pose, size)
+    fit = align.crop_head(pose, size)
     depth, seen = atlas.depth_map(fit.project(mesh.vertices()).astype(np.float32), size)
     middle = fit.project(align.MIDDLE[None])[0, 2]
     z = (depth - middle) * 2 / size
@@ -170,7 +162,9 @@ def test_gradients_reach_all_of_it_and_shapes_hold() -> None:
     volume = FaceVolume(2, 20, 10)
     assert volume.planes.tell is not None
     torch.nn.init.normal_(volume.planes.tell.weight)
-    matrices = torch.from_numpy(np.stack([align.picture_to_face(head_at(Pose(y, 0, 0)), SIDE) for y in (0, 30, -20)]))
+    matrices = torch.from_numpy(
+        np.stack([align.picture_to_face(align.crop_head(Pose(y, 0, 0), SIDE), SIDE) for y in (0, 30, -20)])
+    )
     parts = volume(torch.randn(3, 20, 4, 4), matrices, torch.tensor([0, 1, 1]))
     assert [tuple(p.shape) for p in parts] == [(3, 3, 10, 10), (3, 12, 10, 10), (3, 1, 10, 10), (3, 1, 10, 10)]
     sum(p.square().mean() for p in parts).backward()  # type: ignore[union-attr]
