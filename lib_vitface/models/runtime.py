@@ -19,6 +19,8 @@ from lib_vitface.types import Floats
 if TYPE_CHECKING:
     import torch
 
+    from lib_vitface.types import SwapperOutput
+
 Images = NDArray[np.uint8]  # [V, S, S, 3] RGB
 PART = "onnx"
 """The part of a model folder that `export` writes in place of the weights."""
@@ -84,6 +86,26 @@ class TorchNetwork:
         return torch.cat(found)
 
     def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        output = self._run(inputs)
+        return output.image.float().cpu().numpy(), output.mask.float().cpu().numpy()
+
+    def inside(self, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
+        """What a person may want to see of a vit model's insides, for N frames: `attention` [N, h, w] as `ViTEncoder.rollout`, and of
+        a model with a volume its picture `volume` [N, v, v, 3] 0..1 and `depth` [N, v, v] (see `SwapperOutput`)."""
+        import torch
+
+        output, encoder = self._run(inputs), getattr(self._network, "encoder", None)
+        found = {}
+        if hasattr(encoder, "rollout"):
+            with torch.inference_mode():
+                attention = encoder.rollout(self._tensor(inputs["image"]).flatten(0, 1))  # type: ignore[union-attr,operator]
+            found["attention"] = attention.float().cpu().numpy()
+        if output.volume is not None and output.depth is not None:
+            found["volume"] = output.volume.flatten(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+            found["depth"] = output.depth.flatten(0, 2).float().cpu().numpy()
+        return found
+
+    def _run(self, inputs: Mapping[str, Floats]) -> SwapperOutput:
         import torch
 
         from lib_vitface.types import Batch
@@ -93,8 +115,7 @@ class TorchNetwork:
         identity = torch.full((clips,), self._identity, device=self.device)
         batch = Batch(**tensors, identity=identity, memory=self._memory)
         with torch.inference_mode(), devices.autocast(self.device, self._dtype):
-            output = self._network(batch)
-        return output.image.float().cpu().numpy(), output.mask.float().cpu().numpy()
+            return self._network(batch)
 
     def _tensor(self, values: Floats | Images) -> torch.Tensor:
         import torch

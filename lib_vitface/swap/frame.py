@@ -137,6 +137,14 @@ class ModelSwapper:
         pictures = images.transpose(0, 2, 3, 1)
         return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0], strict=True)]
 
+    def blended_from(self, frame: Image, face: Face) -> list[tuple[int, float]]:
+        """Views of the source that the face would be drawn from, the most telling first, each with its share (mean of the regions)."""
+        assert face.landmarks is not None
+        if face.iris is None:
+            face = replace(face, iris=self._eyes.irises(frame, face)[:, 0])
+        shares = self._read(face).mixtures[SOURCE].shares.mean(axis=0)
+        return [(int(view), float(shares[view])) for view in np.argsort(-shares, kind="stable")]
+
     def inputs(
         self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
     ) -> Mapping[str, Floats]:
