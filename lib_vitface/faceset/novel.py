@@ -84,7 +84,7 @@ def add_novel_views(faceset: FacesetWriter, count: int, embed: Embed, tick: Tick
         faceset.save_crop(record.image, image, 96)
         made.append(record)
     place = faceset.add_input(NOVEL, "rendered")
-    faceset.add(place, made, Progress(len(poses), found=len(made), done=True))
+    faceset.add(place, made, Progress(len(poses), len(poses), len(made), done=True))
     return len(made)
 
 

@@ -26,6 +26,7 @@ from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config,
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
+from lib_vitface.training.base import load_base
 from lib_vitface.training.data import Person, load_person, told_persons
 from lib_vitface.training.masking import guide
 from lib_vitface.training.objective import Objective
@@ -101,6 +102,9 @@ def train(
     kind = config.kind
     if isinstance(model, ViTSwapper):
         model.encoder.checkpointing = options.checkpointing
+    base = None
+    if options.base is not None and not (options.model / INDEX).exists():
+        base = load_base(options.base, model)
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
     objective = Objective(options, kind, device)
     run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype), objective)
@@ -152,6 +156,7 @@ def train(
         "minutes": run.elapsed_s / 60,
         "held_out_loss": checkpoint.notes["held_out"]["total"],
         "soup": checkpoint.notes.get("soup"),
+        "base": base,
         "samples_per_s": run.step * options.batch / max(run.elapsed_s, 1e-9),
         "precision": str(dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in model.parameters()),
