@@ -266,6 +266,14 @@ def depth_loss(depth: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
         return weighted_mean((depth.float() - wanted.float()).abs(), where.float())
 
 
+def psnr_db(output: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of pictures `[N, C, H, W]` 0..1 where `where` `[N, 1, H, W]` 0..1 counts, in dB, mean of all."""
+    with _no_autocast(output):
+        gap = ((output.float() - wanted.float()).square() * where).sum((1, 2, 3))
+        mean = gap / (output.shape[1] * where.sum((1, 2, 3))).clamp_min(1e-6)
+        return (-10 * torch.log10(mean.clamp_min(1e-10))).mean()
+
+
 def warp_back(after: Tensor, flow: Tensor) -> Tensor:
     """Pictures `[N, C, H, W]` as seen from the frame before: `flow` `[N, H, W, 2]` px says where each pixel went to."""
     height, width = after.shape[-2:]

@@ -1,8 +1,9 @@
 """Views of a person that no input shows, rendered from a volume that is fitted to those that there are.
 
 They stand in the faceset as records of `record.NOVEL`, marked as synthetic, and are made anew with every build. The volume is
-`models.renderer`'s, told of each frame's expression; colour and depth are held to pictures and meshes, and it is seen at rest.
-Only what a view shows of the face counts: the rest of the crop is one colour.
+`models.renderer`'s, told of each frame's expression; its colour is held to the pictures, its depth and outline to the meshes of
+the pictures and, from all sides, to the mesh of the person at rest: pictures from one side alone would leave open what is behind
+what they show. It is rendered at rest. Only the face is: the rest of the crop is one colour.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from lib_vitface.faceset.morphable import EXPRESSIONS, Morphable
 from lib_vitface.faceset.record import KEPT, NOVEL, Record
 from lib_vitface.faceset.texture import neutral_shape, read_expression, spread_views
 from lib_vitface.faceset.writer import FacesetWriter, Progress
-from lib_vitface.models.renderer import TriPlane, grid, march
+from lib_vitface.models.renderer import Rendered, TriPlane, grid, march
 from lib_vitface.types import Face, Floats, Image, Matrix, Pose, Tick, no_tick
 
 LEAST = 8
 """Faces a volume can be fitted to."""
 
 _FRAMES, _SIDE = 64, 192  # pictures the volume is fitted to at most, and their side
-_STEPS, _PICTURES, _RAYS = 400, 4, 512
-_COARSE, _FINE = 20, 16
+_STEPS, _PICTURES, _RAYS = 500, 4, 512
+_SIDES, _SIDE_RAYS = 2, 256  # of the mesh at rest, in each step
+_COARSE, _FINE = 16, 12
 _RATE = 0.02
 _DEPTH, _COVER = 1.0, 0.2  # weights of depth and of where the face ends, colour's being 1
 _BAND = 16384  # rays rendered at once
@@ -119,18 +121,21 @@ def _record(
 
 @dataclass(frozen=True)
 class FittedPerson:
-    """A volume, the resting shape `[468, 3]` cm it is seen with, and the colour `[3]` 0..255 around it."""
+    """A volume, the resting shape `[468, 3]` cm and the numbers `[1, EXPRESSIONS]` it is seen with, and the colour `[3]` 0..255
+    around it."""
 
     volume: TriPlane
     rest: Floats
+    numbers: torch.Tensor
     around: Floats
 
     def render(self, pose: Pose, size: int) -> tuple[Image, Floats, Matrix]:
         """The face at rest at a pose, in a `size` px crop; its landmarks `[468, 3]` px; and the unit `frame_to_crop`."""
         side = min(size, 2 * _SIDE)
         head = torch.from_numpy(align.picture_to_face(align.crop_head(pose, side), side))[None]
-        rays, field = grid(side), self.volume.at(torch.zeros(1, dtype=torch.long), torch.zeros(1, EXPRESSIONS))
+        rays = grid(side)
         with torch.inference_mode():
+            field = self.volume.at(torch.zeros(1, dtype=torch.long), self.numbers)
             parts = [march(field, head, part[None], _COARSE, 2 * _FINE) for part in rays.split(_BAND)]
         values, opacity = (torch.cat(p, 1)[0].numpy() for p in ([f.values for f in parts], [f.opacity for f in parts]))
         shown = (values * 255 + (1 - opacity[:, None]) * self.around).reshape(side, side, 3)
@@ -149,10 +154,14 @@ def fit_person(faceset: FacesetWriter, records: list[Record], tick: Tick = no_ti
     marks = np.stack([align.scale_points(records[k].landmarks, records[k].size, _SIDE) for k in chosen])
     pictures = [_small(faceset.image(records[k])) for k in chosen]
     numbers = Morphable.build([([expressions[k] for k in chosen], rest)]).fit(marks).expression
+    calm = int(np.argmin([np.abs(expressions[k].points - rest).mean() for k in chosen]))
     heads, depths, seen = (np.stack(part) for part in zip(*(_geometry(m) for m in marks), strict=True))
     images = torch.from_numpy(np.stack(pictures).astype(np.float32).reshape(len(chosen), -1, 3) / 255)
     depth, where = (torch.from_numpy(a.reshape(len(chosen), -1)) for a in (depths, seen))
     told, matrices, rays = torch.from_numpy(numbers), torch.from_numpy(heads), grid(_SIDE)
+    sides = [
+        torch.from_numpy(np.stack(part)) for part in zip(*(_side_of(rest, pose) for pose in _all_sides()), strict=True)
+    ]
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -162,23 +171,46 @@ def fit_person(faceset: FacesetWriter, records: list[Record], tick: Tick = no_ti
     for step in range(_STEPS):
         tick(step, _STEPS, "fitting a volume for novel views")
         frames = torch.randint(len(chosen), (_PICTURES,), generator=generator)
-        # half of the rays anywhere in the picture, half in its middle, where the face is
-        anywhere = torch.randint(len(rays), (_PICTURES, _RAYS // 2), generator=generator)
-        middle = torch.randint(_SIDE // 4, _SIDE * 3 // 4, (2, _PICTURES, _RAYS // 2), generator=generator)
+        # a quarter of the rays anywhere in the picture, the others in its middle, where the face is
+        anywhere = torch.randint(len(rays), (_PICTURES, _RAYS // 4), generator=generator)
+        middle = torch.randint(_SIDE // 4, _SIDE * 3 // 4, (2, _PICTURES, _RAYS * 3 // 4), generator=generator)
         picked = torch.cat([anywhere, middle[0] * _SIDE + middle[1]], dim=1)
         field = volume.at(torch.zeros(_PICTURES, dtype=torch.long), told[frames])
         found = march(field, matrices[frames], rays[picked], _COARSE, _FINE, generator)
         wanted, z, face = (values[frames[:, None], picked] for values in (images, depth, where))
-        total = face.sum().clamp_min(1)
-        loss = ((found.values - wanted).abs() * face[..., None]).sum() / (3 * total)
-        loss = loss + _DEPTH * ((found.depth - z).abs() * face).sum() / total
-        loss = loss + _COVER * (found.opacity - face).abs().mean()
+        loss = ((found.values - wanted).abs() * face[..., None]).sum() / (3 * face.sum().clamp_min(1))
+        loss = loss + _of_shape(found, z, face)
+        views = torch.randint(len(sides[0]), (_SIDES,), generator=generator)
+        picked = torch.randint(len(rays), (_SIDES, _SIDE_RAYS), generator=generator)
+        field = volume.at(torch.zeros(_SIDES, dtype=torch.long), told[calm].expand(_SIDES, -1))
+        found = march(field, sides[0][views], rays[picked], _COARSE, _FINE, generator)
+        loss = loss + _of_shape(found, *(part.flatten(1)[views[:, None], picked] for part in sides[1:]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         falling.step()
     outside = np.stack(pictures)[seen < 0.5]
-    return FittedPerson(volume, rest, np.median(outside, axis=0).astype(np.float32))
+    return FittedPerson(volume, rest, told[calm][None], np.median(outside, axis=0).astype(np.float32))
+
+
+def _of_shape(found: Rendered, depth: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
+    """Loss of depth and outline of rays `[N, R]`."""
+    gap = ((found.depth - depth).abs() * face).sum() / face.sum().clamp_min(1)
+    return _DEPTH * gap + _COVER * (found.opacity - face).abs().mean()
+
+
+def _all_sides() -> list[Pose]:
+    """From where novel views may be seen."""
+    return [
+        Pose(float(yaw), float(pitch), 0.0)
+        for yaw in np.linspace(-_LIMIT[0], _LIMIT[0], 7)
+        for pitch in np.linspace(-_LIMIT[1], _LIMIT[1], 3)
+    ]
+
+
+def _side_of(rest: Floats, pose: Pose) -> tuple[Floats, Floats, Floats]:
+    """As `_geometry`, of the mesh at rest at a pose."""
+    return _geometry(align.crop_head(pose, _SIDE).project(rest).astype(np.float32))
 
 
 def _small(image: Image) -> Image:

@@ -20,6 +20,7 @@ from lib_vitface.losses import (
     l1,
     l2,
     priority_map,
+    psnr_db,
     reconstruction_loss,
     temporal_dssim,
     weighted_mean,
@@ -68,14 +69,18 @@ class Objective:
     def __call__(
         self, output: SwapperOutput, samples: Samples, emphasis: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Terms, unweighted, and their weighted `total`. `emphasis` `[N, 1, S, S]` multiplies what places count."""
+        """Terms, unweighted, and their weighted `total`. `emphasis` `[N, 1, S, S]` multiplies what places count.
+
+        Without gradients also `psnr_db` inside the face's outline, which means the same for every kind of model.
+        """
         wanted, where, hull, uncovered = (
             torch.from_numpy(a).to(self.device)
             for a in (samples.wanted, samples.where, samples.hull, samples.uncovered)
         )
         image, mask = output.image.flatten(0, 1), output.mask.flatten(0, 1)
+        judged = {} if torch.is_grad_enabled() else {"psnr_db": psnr_db(image, wanted, hull)}
         if self.kind != "vit":
-            return self._of_autoencoder(image, mask, wanted, where, hull)
+            return {**self._of_autoencoder(image, mask, wanted, where, hull), **judged}
         points = torch.from_numpy(samples.points).to(self.device)
         size = wanted.shape[-1]
         counts = where if emphasis is None else where * emphasis
@@ -90,7 +95,7 @@ class Objective:
         added = {"mask": weighted_mean((mask - uncovered).square(), where)} if self.weights.mask else {}
         added |= self._judged(image.float(), wanted, where, samples)
         added |= self._of_volume(output, wanted, where, samples)
-        return {**terms, **added, "total": total + weighted_total(added, self.weights).to(total.device)}
+        return {**terms, **added, **judged, "total": total + weighted_total(added, self.weights).to(total.device)}
 
     def _judged(
         self, image: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor, samples: Samples

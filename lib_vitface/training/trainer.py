@@ -36,7 +36,7 @@ from lib_vitface.training.sampler import Extras, Sampler, Samples
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
 from lib_vitface.types import Batch, Image, Tick, no_tick
 
-LOG = "loss.jsonl"
+LOG, JUDGED = "loss.jsonl", "held_out.jsonl"
 _HELD_OUT = 16  # samples the quality is judged on at each save
 _MEMORY_TOKENS = 16  # made of the views of a person, where there are any
 _BAD_STEPS = 25  # steps in a row without a finite loss after which training gives up
@@ -273,6 +273,8 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
     """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights."""
     run = loop.run
     held_out = loop.judge()
+    with (_folder(loop.options.model) / JUDGED).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"step": run.step, "s": round(run.elapsed_s, 2), **held_out}) + "\n")
     parts: dict[str, Any] = {**memories, "state": _state(run), "weights": run.average}
     if held_out["total"] < run.best:
         run.best, run.since_best = held_out["total"], 0

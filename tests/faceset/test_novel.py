@@ -53,7 +53,15 @@ def faceset(tmp_path: Path) -> FacesetWriter:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_STEPS": 130, "_SIDE": 64, "_RAYS": 192, "_COARSE": 16, "_FINE": 12, "_RATE": 0.03}.items():
+    for name, value in {
+        "_STEPS": 130,
+        "_SIDE": 64,
+        "_RAYS": 192,
+        "_SIDE_RAYS": 96,
+        "_COARSE": 16,
+        "_FINE": 12,
+        "_RATE": 0.03,
+    }.items():
         monkeypatch.setattr(novel, name, value)
 
 
