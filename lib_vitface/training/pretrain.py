@@ -28,7 +28,7 @@ from lib_vitface.training.settings import PretrainOptions, TrainOptions
 from lib_vitface.types import Tick, no_tick
 
 BASE, STATE = "base.safetensors", "state"
-_ROUND = 400  # steps with the same people in memory
+_ROUND = 1000  # steps with the same people in memory
 _RATE = 4e-4
 _SHARED = tuple(item for item in PretrainOptions.__dataclass_fields__ if item in TrainOptions.__dataclass_fields__)
 
@@ -56,9 +56,9 @@ class Rotation(Sampler):
     It is judged by held-out frames of the first of them.
     """
 
-    def __init__(self, people: Sequence[Path], options: PretrainOptions, resolution: int) -> None:
+    def __init__(self, people: Sequence[Path], options: PretrainOptions, resolution: int, tick: Tick = no_tick) -> None:
         self.people, self.options, self.resolution = people, options, resolution
-        self._round, self._now = -1, self._sampler(people[: options.at_once])
+        self._round, self._now = -1, self._sampler(people[: options.at_once], tick)
         self._judge = self._now
         super().__init__(self._now.persons, options.batch, self._now.augmentation, options.seed, self._now.extras)
 
@@ -73,8 +73,11 @@ class Rotation(Sampler):
     def held_out(self, count: int) -> Samples:
         return self._judge.held_out(count)
 
-    def _sampler(self, people: Sequence[Path]) -> ManySampler:
-        persons = [self._load(path) for path in people]
+    def _sampler(self, people: Sequence[Path], tick: Tick = no_tick) -> ManySampler:
+        persons = []
+        for number, path in enumerate(people):
+            tick(0, 1, f"loading people, {number} of {len(people)}")  # the bar is the training's
+            persons.append(self._load(path))
         return ManySampler(
             persons, self.options.batch, Augmentation(), self.options.seed, Extras(self.options.clip_frames)
         )
@@ -114,8 +117,8 @@ def pretrain(options: PretrainOptions, people: Sequence[Path], tick: Tick = no_t
         Objective(asked, config.kind, device),
     )
     checkpoint = trainer._resume(state, config, run, device, None)
-    tick(0, 1, "loading people")
-    loop = trainer._Loop(asked, config, run, Rotation(people, options, config.resolution), device, dtype, rate, None)
+    sampler = Rotation(people, options, config.resolution, tick)
+    loop = trainer._Loop(asked, config, run, sampler, device, dtype, rate, None)
     try:
         for event in loop.steps(tick):
             if event == "save":

@@ -270,7 +270,7 @@ class PretrainOptions:
     every: int = option(5, help="Look at every n-th frame of a video only.", group="Input", low=1, high=10000)
     size: int = option(256, help="Edge length of the crops.", group="Input", low=128, high=1024, unit="px")
     at_once: int = option(
-        24, help="People in memory at once; every 400 steps others are loaded.", group="Input", low=2, high=10_000
+        24, help="People in memory at once; every 1000 steps others are loaded.", group="Input", low=2, high=10_000
     )
     preset: str = option(
         "cpu", help="Size of the model; train must ask for the same one.", group="Model",

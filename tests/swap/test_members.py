@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_clone import images
-from test_frame import TINY, face_at, frame_of, model_in
+from test_frame import SHADES, TINY, face_at, frame_of, memory_of, model_in
 
 from lib_vitface import media
 from lib_vitface.errors import CheckpointError, ConsentError, InputError
@@ -117,6 +117,25 @@ def test_the_volume_is_told_where_the_head_is(tmp_path: Path) -> None:
     swap._volume = False
     (unseen,) = swap(FRAMES[:1], FACES[:1])
     assert np.abs(seen.image.astype(int) - unseen.image).max() > 2
+
+
+def test_a_reference_is_asked_for_by_an_option(tmp_path: Path) -> None:
+    """Of a model of three: its own memory is drawn from, by the network that is told its number."""
+    space = tmp_path / "space"
+    record = steps.declare(space, LOOK, "A")
+    model = trained_under(tmp_path / "m", record, model_in(tmp_path / "m", replace(TINY, persons=3)))
+    green = memory_of((60, 200, 60)).arrays()
+    save_model(replace(model, notes={"references": ["me", "beard"]}), {"memory_reference2": green})
+    pictures = {
+        name: steps.open_swapper(asked(tmp_path, model, reference=name), space).inner(FRAMES[:1], FACES[1:2])[0]
+        for name in ("", "me", "beard")
+    }
+    middle = pictures["me"].image.shape[0] // 2
+    np.testing.assert_array_equal(pictures[""].image, pictures["me"].image)
+    assert np.abs(pictures["me"].image[middle, middle] - np.array(SHADES["source"])).max() < 20
+    assert np.abs(pictures["beard"].image[middle, middle] - np.array([60, 200, 60])).max() < 20
+    with pytest.raises(InputError, match="has no 'hat'; it has me, beard"):
+        steps.open_swapper(asked(tmp_path, model, reference="hat"), space)
 
 
 def test_it_runs_at_another_size(tmp_path: Path) -> None:
