@@ -98,7 +98,7 @@ class TorchNetwork:
         found = {}
         if hasattr(encoder, "rollout"):
             with torch.inference_mode():
-                attention = encoder.rollout(self._tensor(inputs["image"]).flatten(0, 1))  # type: ignore[union-attr,operator]
+                attention = encoder.rollout(self._tensor(inputs["image"]).flatten(0, 1))  # type: ignore[union-attr]
             found["attention"] = attention.float().cpu().numpy()
         if output.volume is not None and output.depth is not None:
             found["volume"] = output.volume.flatten(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
