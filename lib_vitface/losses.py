@@ -8,12 +8,14 @@ picture with a small mask counts as much as one with a large mask.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lib_vitface.device import no_autocast
 
 SIGMA = 1.5
 RADIUS = 5  # 11 taps, as in Wang et al. 2004 and in scikit-image
@@ -120,10 +122,7 @@ def _at_places(weight: Tensor | None, step: int) -> Tensor | None:
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
-    try:
-        return torch.autocast(x.device.type, enabled=False)
-    except RuntimeError:  # a device this torch has no autocast for (mps before 2.5): nothing to switch off
-        return nullcontext()
+    return no_autocast(x.device)
 
 
 def dssim(output: Tensor, target: Tensor, weight: Tensor | None = None, *, scales: int = 1, step: int = 1) -> Tensor:

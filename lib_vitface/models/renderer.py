@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib_vitface.device import no_autocast
+
 NEAR, FAR = -1.0, 1.0  # picture z between which rays are looked at
 _DENSITY = 30.0  # of one unit of the network's answer; where that is 0, a twentieth of the light comes through the cube
 _HELD = 0.01  # share of the fine places that are spread evenly, so that no part of a ray is lost for good
@@ -190,7 +192,7 @@ class FaceVolume(nn.Module):
 
         `tokens` `[N, C, h, w]`, `picture_to_face` `[N, 3, 4]`, `who` `[N]`.
         """
-        with torch.autocast(tokens.device.type, enabled=False):
+        with no_autocast(tokens.device):
             numbers = self.read(tokens.float().mean((2, 3)))
             rays = grid(self.side, tokens.device).expand(len(who), -1, -1)
             found = march(self.planes.at(who, numbers), picture_to_face.float(), rays, self._COARSE, self._FINE)
