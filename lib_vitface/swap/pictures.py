@@ -106,9 +106,10 @@ def _views(swapper: ModelSwapper, frame: Image, face: Face) -> Image:
 
 
 def _over(picture: Image, attention: Floats) -> Image:
-    """Attention in colours over a grey picture; the highest is brightest."""
+    """Attention in colours over a grey picture, from the least to the most that is there."""
     size = picture.shape[0]
-    heat = cv2.resize(attention / max(float(attention.max()), 1e-9), (size, size), interpolation=cv2.INTER_CUBIC)
+    share = (attention - attention.min()) / max(float(np.ptp(attention)), 1e-9)
+    heat = cv2.resize(share, (size, size), interpolation=cv2.INTER_CUBIC)
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return _bytes(0.45 * grey + 0.55 * _coloured(np.clip(heat, 0, 1)))
 
