@@ -1,19 +1,27 @@
 """What each part of the vit model is worth: named settings, equal wall-clock time, the same seeds, footage none has seen.
 
     python benchmarks/ablation.py --source a.mp4 --target b.mp4 --output DIR --minutes 20 [--seeds 0 1] [--rows vit +temporal]
+                                  [--background]
 
-Rows train one after the other, so the machine should have nothing else to do. A run that was stopped goes on. `ablation.json`
-holds every row with every seed, `ablation.md` a table: means over the seeds, and below each the difference to `vit` of the same
-seed, mean and spread. `sheet.png` shows the same moments of every row.
+Rows train one after the other, so the machine should have nothing else to do; with `--background` the queue runs in a process of its
+own that outlives the terminal, and writes to DIR/queue.log. The same command goes on where a run was stopped or killed: finished rows
+are read, an unfinished one trains on from its last save until it has had its minutes. A row that fails is named in the result and
+tried again the next time. `ablation.json` holds every row with every seed, `ablation.md` a table: means over the seeds, and beside
+each the difference to `vit` of the same seed, mean and spread. `sheet.png` shows the same moments of every row, `pictures/ROW.png`
+what a row's model does at them. All of them are written anew after each row.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import statistics
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +29,19 @@ import cv2
 import numpy as np
 
 from lib_vitface import media
+from lib_vitface.errors import Cancelled, ViTFaceError
+from lib_vitface.faces.analyse import Analyser
+from lib_vitface.faces.detect import make_detector
+from lib_vitface.faces.landmarks import MeshLandmarker
+from lib_vitface.faceset.writer import sole_right
 from lib_vitface.options import build
+from lib_vitface.swap import pictures
+from lib_vitface.swap.frame import ModelSwapper
 from lib_vitface.tasks import steps
 from lib_vitface.tasks.benchmark import Benchmark, value_of
 from lib_vitface.tasks.settings import BenchmarkOptions
-from lib_vitface.types import Host
+from lib_vitface.training.trainer import JUDGED
+from lib_vitface.types import Face, Host, Image
 
 BASE = "vit"
 ROWS: dict[str, dict[str, Any]] = {
@@ -39,6 +55,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "+temporal": {"clip_frames": 4},
     "+temporal-loss": {"clip_frames": 4, "weight_temporal": 5},
     "+geometry": {"weight_geometry": 1},
+    "+geometry-temporal": {"clip_frames": 4, "weight_temporal": 5, "weight_geometry": 1},
     "+identity": {"weight_identity": 5},
     "+multi-scale": {"dssim_scales": 3},
     "+gan": {"weight_gan": 0.1},
@@ -48,11 +65,18 @@ ROWS: dict[str, dict[str, Any]] = {
     "+mask-attention": {"mask_patches": 0.25, "mask_pattern": "attention"},
     "+objects": {"cover_shapes": "all"},
     "+camera": {"recipe": "camera"},
+    "+renderer": {"renderer": True},
     "all": {
         "local_features": "attention", "memory_views": 12, "morphable": "both", "clip_frames": 4, "weight_temporal": 5,
         "weight_geometry": 1, "weight_identity": 5, "attention_guided": 0.5, "mask_patches": 0.25, "cover_shapes": "all",
+        "renderer": True,
     },
 }  # fmt: skip
+MAIN = (
+    "saehd-df", "saehd-liae", BASE, "+efficientnet-concat", "+efficientnet-attention", "+morphable", "+views", "+temporal",
+    "+geometry-temporal", "+agda", "+mask-block", "+renderer", "all",
+)  # fmt: skip
+"""The rows that are trained where none are named, SAEHD first: the others are measured against its quality, too."""
 COLUMNS = {
     "held out PSNR dB": ("redrawn", "likeness", "face_psnr_db", "median"),
     "SSIM": ("redrawn", "likeness", "face_ssim", "median"),
@@ -64,7 +88,10 @@ COLUMNS = {
     "flicker ratio": ("swapped", "temporal", "flicker", "ratio"),
     "warping error ratio": ("swapped", "temporal", "warping_error", "ratio"),
 }
-_FAR_DEG = 30
+_FAR_DEG, _FRONT_DEG = 30, 15
+_SAVES = 24  # over a row's training, at which its quality is measured
+_MOMENTS = 6
+JUDGE = "saehd-df"
 
 
 class Ablation(Benchmark):
@@ -73,7 +100,8 @@ class Ablation(Benchmark):
     def settings(self, name: str) -> dict[str, Any]:
         """Options of training of a row."""
         row, seed = name.split("#")
-        return {"preset": self.preset, **ROWS[row], "seed": int(seed)}
+        saves = max(self.options.minutes / _SAVES, 0.05)
+        return {"preset": self.preset, **ROWS[row], "seed": int(seed), "save_minutes": saves, "backup_hours": 0}
 
     def __init__(self, options: BenchmarkOptions, host: Host, preset: str) -> None:
         super().__init__(options, host)
@@ -88,8 +116,35 @@ class Ablation(Benchmark):
                 scored = self.folder / f"{name}-{part}.json"
                 measured = json.loads(scored.read_text(encoding="utf-8")) if scored.exists() else {}
                 found[part]["figures"] = {c: pick(measured, way[1:]) for c, way in COLUMNS.items() if way[0] == part}
+                found[part]["by_yaw"] = measured.get("identity", {}).get("by_yaw", [])
+            found["curve"] = curve(self.folder / name / JUDGED)
             self.write(kept.name, json.dumps(found, indent=1))
         return json.loads(kept.read_text(encoding="utf-8"))
+
+    def moments(self) -> list[tuple[Image, Face]]:
+        """Frames of the unseen part, each with its largest face."""
+        look, found = Analyser(make_detector(), MeshLandmarker()), []
+        frames = list(media.read_frames(self.options.target, self.end_s, None))
+        for index in np.linspace(0, len(frames) - 1, _MOMENTS).astype(int):
+            faces = [f for f in look(frames[index].image) if f.landmarks is not None]
+            if faces:
+                found.append((frames[index].image, max(faces, key=lambda f: float(np.prod(f.box[2:] - f.box[:2])))))
+        return found
+
+
+def curve(path: Path) -> list[tuple[float, float]]:
+    """Seconds of training and held-out PSNR at each save of a model."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [(line["s"], line["psnr_db"]) for line in lines]
+
+
+def seconds_to(reached: list[tuple[float, float]], quality: float) -> float | None:
+    """When a curve first reaches a quality, linear between saves; None where it never does."""
+    for (s, psnr), (later, better) in itertools.pairwise([(0.0, -math.inf), *reached]):
+        if better >= quality:
+            share = 1.0 if psnr == -math.inf else (quality - psnr) / max(better - psnr, 1e-9)
+            return s + share * (later - s)
+    return None
 
 
 def pick(measured: dict[str, Any], way: tuple[str, ...]) -> float | None:
@@ -98,22 +153,34 @@ def pick(measured: dict[str, Any], way: tuple[str, ...]) -> float | None:
     for name in way:
         found = found.get(name) if isinstance(found, dict) else None
     if isinstance(found, list):
-        far = [b for b in found if b["yaw_deg"][0] >= _FAR_DEG and b["frames"] and b["source_cosine"] is not None]
-        count = sum(b["frames"] for b in far)
-        found = sum(b["frames"] * b["source_cosine"] for b in far) / count if count else None
+        found = cosine_of(found, _FAR_DEG, 180)
     return float(found) if isinstance(found, (int, float)) else None
 
 
-def figures_of(row: dict[str, Any]) -> dict[str, float | None]:
-    """Every column of a row."""
+def cosine_of(bands: list[dict[str, Any]], low: float, high: float) -> float | None:
+    """Mean identity over the faces whose yaw lies in bands between two angles."""
+    chosen = [b for b in bands if low <= b["yaw_deg"][0] < high and b["frames"] and b["source_cosine"] is not None]
+    count = sum(b["frames"] for b in chosen)
+    return sum(b["frames"] * b["source_cosine"] for b in chosen) / count if count else None
+
+
+def figures_of(row: dict[str, Any], judge: dict[str, Any] | None = None) -> dict[str, float | None]:
+    """Every column of a row; `judge` is the row whose quality at its end is to be reached."""
+    bands = row.get("swapped", {}).get("by_yaw", [])
+    front, far = cosine_of(bands, 0, _FRONT_DEG), cosine_of(bands, _FAR_DEG, 180)
+    reached = judge.get("curve") if judge else None
+    further = {
+        "identity, side to front": far / front if far is not None and front else None,
+        f"s to {JUDGE}'s quality": seconds_to(row.get("curve", []), reached[-1][1]) if reached else None,
+    }
     shown = {c: row.get(way[0], {}).get("figures", {}).get(c) for c, way in COLUMNS.items()}
-    return {**shown, "steps": row["training"]["step"], "parameters": value_of(row, "parameters")}
+    return {**shown, **further, "steps": row["training"]["step"], "parameters": value_of(row, "parameters")}
 
 
 def summary(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, float | None]]]:
     """By row and column: `mean` over the seeds; `difference` and `spread`, mean and deviation of the differences to `vit` of the
     same seed (`spread` None for one seed)."""
-    figures = {name: figures_of(row) for name, row in rows.items()}
+    figures = {name: figures_of(row, rows.get(f"{JUDGE}#{name.split('#')[1]}")) for name, row in rows.items()}
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in dict.fromkeys(name.split("#")[0] for name in rows):
         seeds = {n.split("#")[1]: f for n, f in figures.items() if n.split("#")[0] == row}
@@ -174,25 +241,62 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     options = dataclasses.replace(build(BenchmarkOptions, values), models=names)
     bench = Ablation(options, Host(given.output / "workspace"), given.preset)
     bench.end_s = float(media.probe(given.target).duration) * given.seen
+    with sole_right(given.output):
+        return queue(bench, names)
+
+
+def queue(bench: Ablation, names: list[str]) -> dict[str, Any]:
+    """Row after row; what is known so far is written after each."""
     bench.facesets()
-    rows = {}
+    moments = bench.moments()
+    rows: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    result: dict[str, Any] = {}
     for name in names:
-        rows[name] = bench.row(name)
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            rows[name] = bench.row(name)
+        except Cancelled:
+            raise
+        except ViTFaceError as error:
+            failed[name] = str(error)
         found = summary(rows)
+        options = bench.options
         result = {
-            "minutes": given.minutes,
-            "preset": given.preset,
-            "resolution": given.resolution,
+            "minutes": options.minutes,
+            "preset": bench.preset,
+            "resolution": options.resolution,
+            "unseen_from_s": bench.end_s,
+            "waiting": names[len(rows) + len(failed) :],
+            "failed": failed,
             "rows": rows,
             "summary": found,
         }
         bench.write("ablation.json", json.dumps(result, indent=1) + "\n")
-        bench.write("ablation.md", table(found))
-        print(json.dumps({name: figures_of(rows[name])}), file=sys.stderr, flush=True)
-    first = [n for n in names if n.endswith(f"#{given.seeds[0]}")]
-    door = steps.publisher_of(given.output / first[0], given.output / "workspace")
-    door.image(given.output / "sheet.png", sheet(given.output, first))
+        bench.write("ablation.md", table(found) if found else "No row is done yet.\n")
+        said = {name: failed.get(name) or figures_of(rows[name], rows.get(f"{JUDGE}#{name.split('#')[1]}"))}
+        print(json.dumps({"begun": began, **said}), file=sys.stderr, flush=True)
+        if name in rows:
+            show(bench, name, list(rows), moments)
     return result
+
+
+def show(bench: Ablation, name: str, done: list[str], moments: list[tuple[Image, Face]]) -> None:
+    """The pictures of a row, and those of all rows that are done."""
+    door = steps.publisher_of(bench.folder / name, bench.host.workspace)
+    place = bench.folder / "pictures" / f"{name}.png"
+    if moments and not place.exists():
+        place.parent.mkdir(exist_ok=True)
+        door.image(place, pictures.sheet(ModelSwapper(bench.folder / name), moments))
+    door.image(bench.folder / "sheet.png", sheet(bench.folder, done))
+
+
+def in_background(arguments: list[str], output: Path) -> int:
+    """The same command without `--background`, in a process that outlives this one; returns its number."""
+    output.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(Path(__file__).resolve()), *(a for a in arguments if a != "--background")]
+    with (output / "queue.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True).pid
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -203,8 +307,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=20.0, help="training of each row")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument(
-        "--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help=", ".join(ROWS)
+        "--rows", nargs="+", default=list(MAIN), choices=list(ROWS), metavar="ROW", help=", ".join(ROWS)
     )
+    parser.add_argument("--background", action="store_true", help="in a process of its own; see DIR/queue.log")
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--resolution", type=int, default=192)
     parser.add_argument("--seen", type=float, default=0.7, help="share of the target clip that may be learned from")
@@ -213,4 +318,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(make_parser().parse_args())["summary"], indent=1))
+    asked = make_parser().parse_args()
+    if asked.background:
+        print(in_background(sys.argv[1:], asked.output))
+    else:
+        print(json.dumps(run(asked)["summary"], indent=1))

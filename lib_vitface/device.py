@@ -113,6 +113,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Float32 within mixed precision."""
+    import torch
+
+    try:
+        return torch.autocast(device.type, enabled=False)
+    except RuntimeError:  # a device this torch has no autocast for (mps before 2.5): nothing to switch off
+        return nullcontext()
+
+
 def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.cuda.amp.GradScaler:
     """Loss scaling that float16 gradients need (Micikevicius et al. 2018, arXiv:1710.03740); does nothing for other formats."""
     import torch

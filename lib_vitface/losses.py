@@ -8,12 +8,14 @@ picture with a small mask counts as much as one with a large mask.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lib_vitface.device import no_autocast
 
 SIGMA = 1.5
 RADIUS = 5  # 11 taps, as in Wang et al. 2004 and in scikit-image
@@ -40,6 +42,8 @@ class LossWeights:
     identity: float = 0.0
     temporal: float = 0.0
     adversarial: float = 0.0
+    volume: float = 0.0
+    depth: float = 0.0
     scales: int = 1
     ssim_step: int = 2
 
@@ -118,10 +122,7 @@ def _at_places(weight: Tensor | None, step: int) -> Tensor | None:
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
-    try:
-        return torch.autocast(x.device.type, enabled=False)
-    except RuntimeError:  # a device this torch has no autocast for (mps before 2.5): nothing to switch off
-        return nullcontext()
+    return no_autocast(x.device)
 
 
 def dssim(output: Tensor, target: Tensor, weight: Tensor | None = None, *, scales: int = 1, step: int = 1) -> Tensor:
@@ -255,6 +256,21 @@ def identity_loss(vectors: Tensor, wanted: Tensor) -> Tensor:
     """One minus the cosine of identity vectors `[N, D]`, mean, 0..2."""
     with _no_autocast(vectors):
         return 1 - F.cosine_similarity(vectors.float(), wanted.float(), dim=1).mean()
+
+
+def depth_loss(depth: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """Mean absolute difference of depth maps `[N, 1, H, W]` where `where` `[N, 1, H, W]` 0..1 says that one is known (depth
+    supervision, Deng et al. 2022, arXiv:2107.02791), in the maps' own unit."""
+    with _no_autocast(depth):
+        return weighted_mean((depth.float() - wanted.float()).abs(), where.float())
+
+
+def psnr_db(output: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of pictures `[N, C, H, W]` 0..1 where `where` `[N, 1, H, W]` 0..1 counts, in dB, mean of all."""
+    with _no_autocast(output):
+        gap = ((output.float() - wanted.float()).square() * where).sum((1, 2, 3))
+        mean = gap / (output.shape[1] * where.sum((1, 2, 3))).clamp_min(1e-6)
+        return (-10 * torch.log10(mean.clamp_min(1e-10))).mean()
 
 
 def warp_back(after: Tensor, flow: Tensor) -> Tensor:

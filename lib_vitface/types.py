@@ -103,13 +103,14 @@ class Batch:
     `reference_mask` [B, T, 1, H, W] how far `reference` can be trusted;
     `own_reference` [B, T, 3, H, W] the driving person's own pixels on the same geometry (what an uncovered face looks like);
     `geometry` [B, T, 2, H, W] where the eye and mouth openings are;
-    `identity` [B] int64, 0 = source (the face that is put in), 1 = target.
+    `identity` [B] int64, 0 = source (the face that is put in), 1 = target, 2 and up = further facesets of the source.
 
     For models with the parts that read them, else None:
     `times` [B, T] seconds, when each frame is shown; by default 1/25 apart;
     `masked` [B, T, patches] bool, patches of `image` that the encoders may not see;
     `coefficients` [B, T, K] of a morphable face: expression, angles, and the wanted person's shape (see `faceset.morphable`);
-    `views` [2, V, 3, H, W] pictures of both persons from several sides, or `memory` [2, K, C] what was made of them.
+    `picture_to_face` [B, T, 3, 4] from the crop into face space (see `faces.align.picture_to_face`);
+    `views` [P, V, 3, H, W] pictures of all persons from several sides, or `memory` [P, K, C] what was made of them.
     """
 
     image: torch.Tensor
@@ -123,14 +124,18 @@ class Batch:
     views: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     coefficients: torch.Tensor | None = None
+    picture_to_face: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class SwapperOutput:
-    """`image` [B, T, 3, H, W] in 0..1 and `mask` [B, T, 1, H, W] in 0..1."""
+    """`image` [B, T, 3, H, W] in 0..1 and `mask` [B, T, 1, H, W] in 0..1; of a model with a volume also what that alone shows,
+    `volume` [B, T, 3, v, v] 0..1, and its `depth` [B, T, 1, v, v] (picture z, see `models.renderer`)."""
 
     image: torch.Tensor
     mask: torch.Tensor
+    volume: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
 
 class Tick(Protocol):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib_vitface.errors import InputError
 from lib_vitface.options import build
+from lib_vitface.tasks.settings import BenchmarkOptions
 from lib_vitface.training.settings import TrainOptions
 from lib_vitface.training.trainer import make_config
+from lib_vitface.types import Host
 
 PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "ablation.py"
 spec = importlib.util.spec_from_file_location("ablation", PATH)
@@ -26,9 +30,8 @@ def test_every_row_is_a_setting_of_its_own(tmp_path: Path) -> None:
         make_config(options)
         made.append(options)
     assert len(set(map(repr, made))) == len(made)
-    assert set(ablation.make_parser().parse_args(["--source", "a", "--target", "b", "--output", "c"]).rows) == set(
-        ablation.ROWS
-    )
+    rows = ablation.make_parser().parse_args(["--source", "a", "--target", "b", "--output", "c"]).rows
+    assert set(rows) <= set(ablation.ROWS) and rows[0] == ablation.JUDGE and rows[-1] == "all"
 
 
 def row(psnr: float, identity: float | None = 0.9) -> dict[str, Any]:
@@ -50,6 +53,72 @@ def test_differences_are_those_of_equal_seeds() -> None:
     assert found["+views"]["identity (dlib)"]["mean"] == 0.9 and found["+views"]["SSIM"]["mean"] is None
     lines = ablation.table(found).splitlines()
     assert len(lines) == 5 and "32.75 (+0.75 ± 0.4)" in lines[3]
+
+
+def test_time_to_a_quality_is_read_from_the_saves() -> None:
+    saves = [(10.0, 20.0), (20.0, 24.0), (30.0, 23.0), (40.0, 30.0)]
+    assert ablation.seconds_to(saves, 22) == pytest.approx(15) and ablation.seconds_to(saves, 24) == pytest.approx(20)
+    assert ablation.seconds_to(saves, 26.5) == pytest.approx(35) and ablation.seconds_to(saves, 31) is None
+    assert ablation.seconds_to(saves, 19) == 10, "when it was first looked at"
+    rows = {"saehd-df#0": {**row(25), "curve": [(60.0, 21.0)]}, "vit#0": {**row(30), "curve": saves}}
+    assert ablation.summary(rows)["vit"]["s to saehd-df's quality"]["mean"] == pytest.approx(12.5)
+    assert ablation.summary({"vit#0": rows["vit#0"]})["vit"]["s to saehd-df's quality"]["mean"] is None
+
+
+def test_identity_from_the_side_is_held_against_that_from_the_front() -> None:
+    bands = [
+        {"yaw_deg": [0, 15], "frames": 50, "source_cosine": 0.8},
+        {"yaw_deg": [15, 30], "frames": 50, "source_cosine": 0.1},
+        {"yaw_deg": [30, 45], "frames": 3, "source_cosine": 0.6},
+    ]
+    found = ablation.figures_of({**row(30), "swapped": {"by_yaw": bands}})
+    assert found["identity, side to front"] == pytest.approx(0.75)
+    assert ablation.figures_of({**row(30), "swapped": {"by_yaw": bands[:2]}})["identity, side to front"] is None
+
+
+class Made(ablation.Ablation):  # type: ignore[name-defined, misc]
+    """An ablation whose rows are made up; one fails."""
+
+    made: list[str]
+
+    def facesets(self) -> dict[str, Any]:
+        return {}
+
+    def moments(self) -> list[Any]:
+        return []
+
+    def model(self, name: str) -> dict[str, Any]:
+        self.made.append(name)
+        if name == self.broken:
+            raise InputError("broken")
+        (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / name / ablation.JUDGED).write_text('{"s": 5, "psnr_db": 20}\n')
+        return {"training": {"step": 1, "parameters": 2}, "redrawn": {}, "swapped": {}}
+
+
+def test_a_queue_goes_on_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that fails or is stopped is tried again; one that is done is read."""
+    monkeypatch.setattr(ablation, "show", lambda *_: None)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    values = {"source": tmp_path, "target": tmp_path / "clip.mp4", "output": tmp_path}
+    bench = Made(build(BenchmarkOptions, values), Host(tmp_path), "cpu")
+    bench.end_s, bench.made, bench.broken = 1.0, [], "+views#0"
+    names = ["saehd-df#0", "+views#0", "vit#0"]
+    first = ablation.queue(bench, names)
+    assert (
+        bench.made == names
+        and list(first["rows"]) == ["saehd-df#0", "vit#0"]
+        and first["failed"] == {"+views#0": "broken"}
+    )
+    bench.made, bench.broken = [], ""
+    second = ablation.queue(bench, [*names, "+temporal#0"])
+    assert bench.made == ["+views#0", "+temporal#0"] and len(second["rows"]) == 4 and second["failed"] == {}
+    stored = json.loads((tmp_path / "ablation.json").read_text())
+    assert stored["summary"] == second["summary"] and stored["waiting"] == []
+    assert (tmp_path / "ablation.md").read_text().count("\n") == 6
+    assert stored["summary"]["vit"]["s to saehd-df's quality"]["mean"] == 5
+    settings = bench.settings("+renderer#3")
+    assert settings["renderer"] and settings["seed"] == 3 and settings["save_minutes"] == pytest.approx(10 / 24)
 
 
 def test_figures_are_picked_out_of_an_evaluation() -> None:

@@ -285,6 +285,25 @@ def test_identity_is_one_minus_the_cosine() -> None:
     assert float(losses.identity_loss(a, 3 * a)) == pytest.approx(0, abs=1e-6)
 
 
+def test_psnr_is_that_of_the_places_that_count() -> None:
+    random = np.random.default_rng(0)
+    a, b = (random.random((2, 3, 8, 8)).astype(np.float32) for _ in range(2))
+    where = (random.random((2, 1, 8, 8)) > 0.5).astype(np.float32)
+    errors = [((p - q) ** 2)[:, w[0] > 0].mean() for p, q, w in zip(a, b, where, strict=True)]
+    found = losses.psnr_db(*map(torch.from_numpy, (a, b, where)))
+    assert float(found) == pytest.approx(np.mean([-10 * np.log10(e) for e in errors]), rel=1e-4)
+
+
+def test_depth_counts_where_it_is_known() -> None:
+    random = np.random.default_rng(0)
+    depth, wanted = (random.normal(0, 1, (2, 1, 6, 6)).astype(np.float32) for _ in range(2))
+    known = (random.random((2, 1, 6, 6)) > 0.4).astype(np.float32)
+    expected = np.mean([np.abs(d - w)[k > 0].mean() for d, w, k in zip(depth, wanted, known, strict=True)])
+    a, b, where = map(torch.from_numpy, (depth, wanted, known))
+    assert float(losses.depth_loss(a, b, where)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.depth_loss(a, a + (1 - where), where)) == 0
+
+
 def test_warping_is_that_of_opencv() -> None:
     random = np.random.default_rng(0)
     picture = random.random((40, 50, 3), np.float32)

@@ -293,7 +293,7 @@ def test_clone_does_it_all_and_goes_on(
 
 def test_every_heavy_task_is_on_this_road() -> None:
     """Or, as these, on a road of its own (tests/tasks)."""
-    elsewhere = {"benchmark", "export"}
+    elsewhere = {"benchmark", "export", "pretrain"}
     assert {name for name, task in TASKS.items() if task.heavy} - elsewhere == {
         "clone",
         "demo",

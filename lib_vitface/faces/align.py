@@ -21,9 +21,12 @@ COVERAGE = 1.5
 HEIGHT_CM = 17.665
 """Height of the canonical face, top of the forehead to the chin."""
 
-_CENTRE = np.array([0.0, -1.0, 0.5])  # cm, canonical axes; keeps turned heads and open mouths in the middle
+MIDDLE = np.array([0.0, -1.0, 0.5])
+"""Middle of crops and of face space on the canonical head, in cm; it keeps turned heads and open mouths in the middle."""
+
 AXES = np.array([1.0, -1.0, -1.0])  # canonical (y up, z to the viewer) to frame axes (y down, z away)
 _MAX_SUPERSAMPLING = 8
+_HALF_CM = HEIGHT_CM * COVERAGE / 2  # half a crop, and half the cube of face space
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -108,12 +111,31 @@ def fit_head(landmarks: Floats) -> HeadFit:
     return HeadFit(*similarity(mesh.vertices()[index] * AXES, landmarks[index]))
 
 
+def crop_head(pose: Pose, size: int) -> HeadFit:
+    """Where a head at a pose lies in a `size` px crop, as `crop_matrix` would cut it."""
+    scale = size / (HEIGHT_CM * COVERAGE)
+    rotation = rotation_of(pose)
+    middle = HeadFit(scale, rotation, np.zeros(3)).project(MIDDLE[None])[0]
+    return HeadFit(scale, rotation, np.array([(size - 1) / 2 - middle[0], (size - 1) / 2 - middle[1], 0.0]))
+
+
+def picture_to_face(fit: HeadFit, size: int) -> Floats:
+    """`[3, 4]` from picture coordinates of a `size` px crop (-1..1 over its width and height, z alike and 0 at the head's middle) to
+    face space: the cube about the head that is as large as a crop, -1..1, axes as in a frame but turned with the head."""
+    unit = size / 2  # picture coordinate u -> pixel (u + 1) * unit - 0.5
+    middle = fit.project(MIDDLE[None])[0, 2]
+    start = np.array([unit - 0.5, unit - 0.5, middle]) - fit.shift
+    factor = 1 / (fit.scale * _HALF_CM)
+    turned = fit.rotation.T * factor
+    return np.hstack([turned * unit, (turned @ start - MIDDLE * AXES / _HALF_CM)[:, None]]).astype(np.float32)
+
+
 def crop_matrix(face: Face, size: int, *, coverage: float = COVERAGE) -> Matrix:
     """`frame_to_crop` of an upright `size` px crop that holds the whole face with room for blending."""
     if face.landmarks is None:
         raise ValueError("the face has no landmarks yet: run a landmarker first")
     fit = fit_head(face.landmarks)
-    centre = fit.project(_CENTRE[None])[0, :2]
+    centre = fit.project(MIDDLE[None])[0, :2]
     factor = size / (fit.scale * HEIGHT_CM * coverage)
     return square_matrix(centre, factor, fit.pose.roll_deg, size)
 

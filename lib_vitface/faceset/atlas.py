@@ -92,6 +92,21 @@ def pixel_map(
     )
 
 
+def depth_map(landmarks: Floats, size: int) -> tuple[Floats, Mask]:
+    """Depth of the mesh's nearest surface `[size, size]` in landmark units (pixels, larger is farther), and where it is seen (0 or
+    1), for landmarks `[468, 3]` of a crop of that size."""
+    seen = draw_triangles(landmarks, size, depth=True)
+    corners = landmarks[mesh.triangles()].astype(np.float64)
+    flat = np.concatenate([corners[..., :2], np.ones((len(corners), 3, 1))], axis=2) + 1e-6 * np.eye(3)
+    plane = np.linalg.solve(flat, corners[..., 2:])[..., 0]
+    rows, columns = np.mgrid[:size, :size]
+    picked = plane[np.maximum(seen, 0)]
+    depth = picked[..., 0] * columns + picked[..., 1] * rows + picked[..., 2]
+    low, high = corners[..., 2].min(axis=1)[seen], corners[..., 2].max(axis=1)[seen]
+    covered = seen >= 0
+    return np.where(covered, np.clip(depth, low, high), 0).astype(np.float32), covered.astype(np.float32)
+
+
 def facing(landmarks: Floats) -> Floats:
     """How much each mesh point `[468]` faces the camera, 0..1."""
     triangles = mesh.triangles()

@@ -64,15 +64,16 @@ def _few(there: NDArray[np.bool_]) -> bool:
 
 
 def hints_of(faceset: Faceset) -> list[str]:
-    """`hints` over the kept faces."""
-    if not len(faceset):
+    """`hints` over the kept faces; what was only rendered is still to be filmed."""
+    pose = pose_of(faceset)
+    if not len(pose):
         return ["The faceset is empty: name inputs that show the person."]
-    return hints(pose_of(faceset), faceset.array("expression"), faceset.array("light"))
+    return hints(pose, faceset.array("expression", novel=False), faceset.array("light", novel=False))
 
 
 def pose_of(faceset: Faceset, kept: bool | None = True) -> NDArray[np.float64]:
-    """Yaw and pitch `[N, 2]` of the faces in order of id."""
-    columns = faceset.columns("yaw_deg", "pitch_deg", kept=kept)
+    """Yaw and pitch `[N, 2]` of the faces in order of id, without those that were rendered."""
+    columns = faceset.columns("yaw_deg", "pitch_deg", kept=kept, novel=False)
     return np.stack([columns["yaw_deg"], columns["pitch_deg"]], axis=1).astype(np.float64)
 
 
@@ -93,7 +94,7 @@ def picture(faceset: Faceset) -> Image:
     axes.set_yticks(np.arange(len(PITCH_EDGES)) - 0.5, [f"{e:.0f}" for e in PITCH_EDGES])
     axes.set_xlabel("yaw (degrees): < 0 turned to your right, > 0 turned to your left")
     axes.set_ylabel("pitch (degrees): > 0 looks up")
-    axes.set_title(f"{len(faceset)} faces by pose")
+    axes.set_title(f"{len(pose)} faces by pose")
     for (row, column), example in _examples(faceset, pose).items():
         _place(axes, example, column, row)
     for row, column in np.ndindex(*counts.shape):
@@ -109,7 +110,7 @@ def picture(faceset: Faceset) -> Image:
 
 def _examples(faceset: Faceset, pose: NDArray[np.float64]) -> dict[tuple[int, int], Image]:
     """The sharpest crop of each occupied cell, shrunk; keys are (pitch row, yaw column)."""
-    columns = faceset.columns("id", "sharpness")
+    columns = faceset.columns("id", "sharpness", novel=False)
     row = np.clip(np.digitize(pose[:, 1], PITCH_EDGES) - 1, 0, len(PITCH_EDGES) - 2)
     column = np.clip(np.digitize(pose[:, 0], YAW_EDGES) - 1, 0, len(YAW_EDGES) - 2)
     best: dict[tuple[int, int], int] = {}

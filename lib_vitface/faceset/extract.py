@@ -20,7 +20,7 @@ from lib_vitface.errors import ConsentError, InputError, OutputError
 from lib_vitface.faceset import choice, inputs, quality, select
 from lib_vitface.faceset.finder import Finder
 from lib_vitface.faceset.inputs import Input, Picture
-from lib_vitface.faceset.record import Record
+from lib_vitface.faceset.record import NOVEL, Record
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import IMAGES, INDEX
 from lib_vitface.faceset.writer import LOCK, FacesetWriter, Progress, sole_right
@@ -45,6 +45,8 @@ def extract(
     inputs, NoFaceError where nothing usable is in them, OutputError where the output cannot be written, and what `tick`
     raises to stop; what was committed by then is kept.
     """
+    if options.novel_views and options.keep_strangers:
+        raise InputError("--novel-views are of one person; leave --keep-strangers out.")
     found = inputs.expand(options.input)
     for one in found:
         if one.named:
@@ -54,10 +56,15 @@ def extract(
     with sole_right(options.output), _opened(options) as faceset:
         faceset.note("consent", consent)
         faceset.note("finished", False)
+        faceset.forget(NOVEL)  # rendered from what there was; from what there will be they are made anew
         finder = Finder(options)
         reference = None if options.person is None else finder.person(options.person)
         _read_all(faceset, options, found, finder, tick, is_synthetic)
         choice.choose(faceset, options, reference, consenting)
+        if options.novel_views:
+            from lib_vitface.faceset.novel import add_novel_views
+
+            add_novel_views(faceset, options.novel_views, finder.embed, tick)
         return faceset.summary()
 
 

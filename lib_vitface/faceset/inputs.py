@@ -59,7 +59,7 @@ def _folder(path: Path) -> list[Input]:
     check_readable(path)
     if (path / INDEX).is_file():  # one of our own, e.g. to join two
         with Faceset.open(path) as faceset:
-            return [Input(faceset.image_path(record), "photo", False) for record in faceset.records()]
+            return [Input(faceset.image_path(record), "photo", False) for record in faceset.records(novel=False)]
     packs = [path / name for name in interop.PACKS if (path / name).is_file()]
     if packs:
         return [_file(packs[0], named=True)]

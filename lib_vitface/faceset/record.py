@@ -17,6 +17,9 @@ PENDING = "pending"
 KEPT = ""
 """`reason` of a face that is kept."""
 
+NOVEL = "novel view"
+"""`source` of a face that was rendered from the others (see `novel`); it is `synthetic`, too."""
+
 
 def _none() -> Floats:
     return np.zeros(0, dtype=np.float32)
@@ -58,6 +61,11 @@ class Record:
     synthetic: bool = False
     seen: int = 1
     id: int = 0
+
+    @property
+    def novel(self) -> bool:
+        """Whether it was rendered from the faceset's other faces."""
+        return self.synthetic and self.source == NOVEL
 
 
 COLUMNS = (

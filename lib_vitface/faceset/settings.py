@@ -72,6 +72,14 @@ class FacesetOptions:
         low=1,
         high=10_000_000,
     )
+    novel_views: int = option(
+        0,
+        help="Render at most this many views of the person at rest where poses are missing, from a volume fitted to the others; they "
+        "are marked as synthetic. Takes minutes; not shown to help yet.",
+        group=_QUALITY,
+        low=0,
+        high=200,
+    )
     detector: str = option(
         "auto",
         help="Face detector: auto is yunet; blazeface sees near faces only; insightface and facexlib are packages of their own.",

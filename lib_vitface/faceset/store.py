@@ -111,13 +111,15 @@ class Faceset:
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
             return default if row is None else json.loads(row[0])
 
-    def records(self, kept: bool | None = True, ids: Sequence[int] | None = None) -> Iterator[Record]:
-        """Faces in order of id (or of `ids`), one at a time."""
+    def records(
+        self, kept: bool | None = True, ids: Sequence[int] | None = None, *, novel: bool = True
+    ) -> Iterator[Record]:
+        """Faces in order of id (or of `ids`), one at a time; `novel=False` leaves out those that were rendered."""
         names = ", ".join([*(f"f.{c}" for c in rows.COLUMNS), *(f"a.{c}" for c in rows.ARRAYS)])
         query = f"SELECT {names} FROM faces f LEFT JOIN arrays a ON a.id = f.id"
         with self._reading():
             if ids is None:
-                for row in self._db.execute(f"{query} {_where(kept)} ORDER BY f.id"):
+                for row in self._db.execute(f"{query} {_where(kept, novel)} ORDER BY f.id"):
                     yield rows.from_row(row)
                 return
             for one in ids:
@@ -126,26 +128,28 @@ class Faceset:
                     raise InputError(f"{self.path} has no face number {one}.")
                 yield rows.from_row(row)
 
-    def columns(self, *names: str, kept: bool | None = True, whole: bool = False) -> dict[str, NDArray[Any]]:
+    def columns(
+        self, *names: str, kept: bool | None = True, whole: bool = False, novel: bool = True
+    ) -> dict[str, NDArray[Any]]:
         """Numbers of all faces in order of id, as arrays `[N]`: int64 or float64. Names as `record.NUMBERS`.
 
-        `whole=True` leaves out faces whose arrays were erased, as `array` does.
+        `whole=True` leaves out faces whose arrays were erased, as `array` does; `novel=False` those that were rendered.
         """
         unknown = set(names) - set(rows.NUMBERS)
         if unknown:
             raise ValueError(f"no such column: {sorted(unknown)}")
         table = "faces f JOIN arrays a ON a.id = f.id" if whole else "faces f"
-        query = f"SELECT {', '.join(f'f.{n}' for n in names)} FROM {table} {_where(kept)} ORDER BY f.id"
+        query = f"SELECT {', '.join(f'f.{n}' for n in names)} FROM {table} {_where(kept, novel)} ORDER BY f.id"
         with self._reading():
             found = self._db.execute(query).fetchall()
         parts = list(zip(*found, strict=True)) if found else [()] * len(names)
         return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
 
-    def array(self, name: str, kept: bool | None = True) -> Floats:
+    def array(self, name: str, kept: bool | None = True, *, novel: bool = True) -> Floats:
         """One of `embedding` `[N, D]`, `expression` `[N, E]`, `light` `[N, L]`, `landmarks` `[N, 1404]` of all faces."""
         if name not in rows.ARRAYS[1:]:
             raise ValueError(f"no such array: {name}")
-        join = f"FROM faces f JOIN arrays a ON a.id = f.id {_where(kept)}"
+        join = f"FROM faces f JOIN arrays a ON a.id = f.id {_where(kept, novel)}"
         with self._reading():
             total = int(self._value(f"SELECT COUNT(*) {join}"))
             out = np.zeros((total, 0), dtype=np.float32)
@@ -165,8 +169,8 @@ class Faceset:
         return self.array("embedding", kept)
 
     def mean_embedding(self) -> Floats:
-        """`[D]` of unit length: the person of the kept faces. Raises CheckpointError where nothing is kept."""
-        vectors = self.embeddings()
+        """`[D]` of unit length: the person of the kept faces that were not rendered. Raises CheckpointError where none is kept."""
+        vectors = self.array("embedding", novel=False)
         if not len(vectors):
             raise CheckpointError(f"{self.path} holds no face; build it again from clips that show one.")
         mean = vectors.mean(axis=0)
@@ -209,7 +213,11 @@ class Faceset:
         inputs = self.inputs()
         with self._reading():
             identities = self._value("SELECT COUNT(DISTINCT cluster) FROM faces WHERE cluster >= 0")
-            synthetic = self._value("SELECT COUNT(*) FROM faces WHERE kept = 1 AND synthetic = 1")
+            counts = (
+                self._value(f"SELECT COUNT(*) FROM faces f WHERE kept = 1 AND synthetic = 1 AND {rendered}")
+                for rendered in (f"NOT ({_NOVEL})", _NOVEL)
+            )
+            synthetic, novel = (int(n) for n in counts)
         return {
             "path": str(self.path),
             "finished": self.finished,
@@ -218,7 +226,8 @@ class Faceset:
             "found": sum(i["found"] or 0 for i in inputs),
             "dropped": self.dropped(),
             "identities": int(identities),
-            "synthetic": int(synthetic),
+            "synthetic": synthetic,
+            "novel": novel,
             "inputs": [{k: i[k] for k in ("path", "frames", "found", "note")} for i in inputs],
             **{key: self.setting(key) for key in ("size", "image_format", "consent", "spread", "hints", "pictures")},
         }
@@ -260,5 +269,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _where(kept: bool | None) -> str:
-    return "" if kept is None else f"WHERE f.kept = {int(kept)}"
+_NOVEL = f"f.synthetic = 1 AND f.source = '{rows.NOVEL}'"
+
+
+def _where(kept: bool | None, novel: bool = True) -> str:
+    asked = [f"f.kept = {int(kept)}"] if kept is not None else []
+    asked += [] if novel else [f"NOT ({_NOVEL})"]
+    return f"WHERE {' AND '.join(asked)}" if asked else ""

@@ -141,12 +141,15 @@ class FacesetWriter(Faceset):
                 return int(done.lastrowid or 0)
             number, known = row
             if known != stamp:
-                db.execute("DELETE FROM arrays WHERE id IN (SELECT id FROM faces WHERE input = ?)", (number,))
-                db.execute("DELETE FROM faces WHERE input = ?", (number,))
-                db.execute("DELETE FROM drops WHERE input = ?", (number,))
-                db.execute("DELETE FROM inputs WHERE id = ?", (number,))
+                _forget(db, number)
                 db.execute("INSERT INTO inputs VALUES (?, ?, ?, ?, 0, 0, 0, 0, '')", (number, path, stamp, person))
             return int(number)
+
+    def forget(self, path: str) -> None:
+        """An input, with all its faces, as if it had never been named; pictures go with the next `sweep`."""
+        with self.transaction() as db:
+            for (number,) in db.execute("SELECT id FROM inputs WHERE path = ?", (path,)).fetchall():
+                _forget(db, number)
 
     def add(self, input_id: int, found: Iterable[Record], progress: Progress) -> None:
         """Index faces whose crops are written already and what is known of their input, in one transaction.
@@ -236,3 +239,10 @@ class FacesetWriter(Faceset):
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise OutputError(f"{target} cannot be written ({error.strerror}); free some disk space.") from None
+
+
+def _forget(db: sqlite3.Connection, number: int) -> None:
+    """All rows of an input."""
+    db.execute("DELETE FROM arrays WHERE id IN (SELECT id FROM faces WHERE input = ?)", (number,))
+    for table, column in (("faces", "input"), ("drops", "input"), ("inputs", "id")):
+        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.errors import CheckpointError, OutputError
-from lib_vitface.models.config import Config, config_from_dict, config_to_dict
+from lib_vitface.errors import CheckpointError, InputError, OutputError
+from lib_vitface.models.config import IDENTITIES, Config, config_from_dict, config_to_dict
 
 FORMAT = "vitface-model"
 VERSION = 1
@@ -40,6 +40,18 @@ class Checkpoint:
     notes: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+
+    def person(self, reference: str = "") -> int:
+        """The number (see `types.Batch.identity`) of one of the source's facesets by its name, by default of the first. Raises
+        `InputError` where there is none of that name."""
+        names = self.notes.get("references", [])
+        if not reference:
+            return 0
+        if reference not in names:
+            known = ", ".join(names) or "one faceset of the source only, see train --more-sources"
+            raise InputError(f"--reference: {self.folder} has no {reference!r}; it has {known}.")
+        place = names.index(reference)
+        return place if place == 0 else place + IDENTITIES - 1
 
     def arrays(self, part: str) -> dict[str, NDArray[Any]]:
         """The named arrays of one part. Raises `CheckpointError` where the file is missing or damaged."""

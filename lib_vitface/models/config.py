@@ -8,7 +8,13 @@ from typing import Any
 
 from lib_vitface.errors import CheckpointError
 
-IDENTITIES = 2  # source and target
+IDENTITIES = 2
+"""Source and target. Numbers from here on are further facesets of the source."""
+
+
+def person_name(number: int) -> str:
+    """How the parts of a model folder call person `number`."""
+    return ("source", "target")[number] if number < IDENTITIES else f"reference{number}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class ViTSwapperConfig:
 
     Parts that are off by default: `fusion` of an EfficientNet branch (`local_width` of B0's channels) with the ViT's tokens;
     attention over `clip_frames` frames where that is more than one; `memory_tokens` made of several views of the person;
-    `condition` says how a number of `coefficients` of a morphable face are told (film, tokens, both).
+    `condition` says how a number of `coefficients` of a morphable face are told (film, tokens, both); a volume seen by
+    `volume_side` x `volume_side` rays; `persons` beyond two are further facesets of the source.
     """
 
     resolution: int = 256
@@ -42,6 +49,8 @@ class ViTSwapperConfig:
     memory_tokens: int = 0
     condition: str = "none"
     coefficients: int = 0
+    volume_side: int = 0
+    persons: int = IDENTITIES
 
 
 PRESETS: dict[str, ViTSwapperConfig] = {

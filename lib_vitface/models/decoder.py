@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib_vitface.models.config import IDENTITIES
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions; the second starts at zero, so the block starts as the identity (Zhang et al. 2019, Fixup)."""
@@ -24,7 +26,10 @@ class ResidualBlock(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Scale and shift of features by the identity (FiLM, Perez et al. 2017, arXiv:1709.07871)."""
+    """Scale and shift of features by the identity (FiLM, Perez et al. 2017, arXiv:1709.07871).
+
+    Identities beyond source and target are further facesets of the source: each has the source's numbers and its own added to them.
+    """
 
     def __init__(self, identities: int, channels: int) -> None:
         super().__init__()
@@ -32,7 +37,10 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, x: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.table(identity)[:, :, None, None].chunk(2, dim=1)
+        told = self.table(identity)
+        if self.table.num_embeddings > IDENTITIES:
+            told = told + self.table.weight[0] * (identity >= IDENTITIES)[:, None]
+        scale, shift = told[:, :, None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift
 
 
@@ -56,12 +64,15 @@ class ReferenceDecoder(nn.Module):
     Works at half resolution (pixel unshuffle and shuffle; Shi et al. 2016, arXiv:1609.05158), which is four times cheaper.
     The output is a correction that is added to the reference, so that it is as sharp as the person's own pixels from the
     first step on. `widths` are the channels from half resolution down; identities share the convolutions and have their own
-    modulations at every level. With `coefficients` > 0 that many numbers of a frame modulate every level, too.
+    modulations at every level. With `coefficients` > 0 that many numbers of a frame modulate every level, too, and with `seen` > 0
+    so many channels of a rendered volume are added at a quarter of the resolution.
     """
 
     inputs = 3 + 1 + 2
 
-    def __init__(self, token_channels: int, widths: tuple[int, ...], identities: int, coefficients: int = 0) -> None:
+    def __init__(
+        self, token_channels: int, widths: tuple[int, ...], identities: int, coefficients: int = 0, seen: int = 0
+    ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(self.inputs * 4, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
@@ -72,6 +83,10 @@ class ReferenceDecoder(nn.Module):
         self.after = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
         self.tell = nn.ModuleList(Modulation(identities, w) for w in widths)
         self.film = nn.ModuleList(Conditioning(coefficients, w) for w in widths if coefficients)
+        if seen:
+            self.see = nn.Conv2d(seen, widths[1], 1)
+            nn.init.zeros_(self.see.weight)
+            nn.init.zeros_(self.see.bias)  # type: ignore[arg-type]
         self.head = nn.Conv2d(widths[0], 3 * 4, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -84,14 +99,19 @@ class ReferenceDecoder(nn.Module):
         tokens: torch.Tensor,
         identity: torch.Tensor,
         coefficients: torch.Tensor | None = None,
+        seen: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Corrected picture `[N, 3, H, W]` 0..1. `reference` `[N, 3, H, W]`, `trust` `[N, 1, H, W]`, `geometry` `[N, 2, H, W]`,
-        `tokens` `[N, D, h, w]`, `identity` `[N]`, `coefficients` `[N, K]`; H and W divisible by `2 ** len(widths)`."""
+        `tokens` `[N, D, h, w]`, `identity` `[N]`, `coefficients` `[N, K]`, `seen` `[N, C, v, v]`; H and W divisible by
+        `2 ** len(widths)`."""
         x = F.pixel_unshuffle(torch.cat([reference * 2 - 1, trust, geometry], dim=1), 2)
         x = self.before[0](F.leaky_relu(self.stem(x), 0.2))
         skips = [x]
-        for shrink, block in zip(self.down, self.before[1:], strict=True):
-            x = block(F.leaky_relu(shrink(x), 0.2))
+        for level, (shrink, block) in enumerate(zip(self.down, self.before[1:], strict=True), 1):
+            x = F.leaky_relu(shrink(x), 0.2)
+            if level == 1 and seen is not None:
+                x = x + self.see(F.interpolate(seen, size=x.shape[-2:], mode="bilinear").to(x.dtype))
+            x = block(x)
             skips.append(x)
         if tokens.shape[-1] != x.shape[-1]:
             tokens = F.interpolate(tokens, size=x.shape[-2:], mode="bilinear")

@@ -106,15 +106,35 @@ class ViTEncoder(nn.Module):
         x = self._embed(self.look(image))
         for index in range(self.config.num_hidden_layers - 1):
             x = self._layer(index, x, 1, None)
-        layer = self._layers()[-1]
+        share = self._logits(-1, x)[:, :, 1:, 1:].softmax(dim=3)
+        return share.mean(dim=(1, 2)).unflatten(1, (self.side, self.side))
+
+    @torch.no_grad()
+    def rollout(self, image: torch.Tensor) -> torch.Tensor:
+        """How much of each patch `[N, h, w]` has reached the tokens after the last layer, mean over these; sums to one.
+
+        Attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928): the layers' attention, mean over heads and half of it what goes
+        past a layer, multiplied up. What only the class token holds is left out.
+        """
+        x = self._embed(self.look(image))
+        total = torch.eye(x.shape[1], device=x.device).expand(len(x), -1, -1)
+        for index in range(self.config.num_hidden_layers):
+            passed = (self._logits(index, x).softmax(dim=3).mean(dim=1) + torch.eye(x.shape[1], device=x.device)) / 2
+            total = passed @ total
+            x = self._layer(index, x, 1, None)
+        share = total[:, 1:, 1:].mean(dim=1)
+        return (share / share.sum(dim=1, keepdim=True)).unflatten(1, (self.side, self.side))
+
+    def _logits(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """How strongly each token asks each other in a layer, `[N, heads, 1 + patches, 1 + patches]`, before the softmax."""
+        layer = self._layers()[index]
         within = layer.attention if self._new_names else layer.attention.attention
         query, key = (within.q_proj, within.k_proj) if self._new_names else (within.query, within.key)
         x = layer.layernorm_before(x)
         asked, answer = (
             part(x).unflatten(2, (self.config.num_attention_heads, -1)).transpose(1, 2) for part in (query, key)
         )
-        share = (asked[:, :, 1:] @ answer[:, :, 1:].transpose(2, 3) / answer.shape[-1] ** 0.5).float().softmax(dim=3)
-        return share.mean(dim=(1, 2)).unflatten(1, (self.side, self.side))
+        return (asked @ answer.transpose(2, 3) / answer.shape[-1] ** 0.5).float()
 
     def _layers(self) -> Any:
         vit: Any = self.vit

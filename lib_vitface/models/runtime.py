@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from lib_vitface import device as devices
 from lib_vitface.errors import CheckpointError, InputError, MissingDependencyError
 from lib_vitface.models.checkpoint import Checkpoint
-from lib_vitface.models.config import ViTSwapperConfig
+from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.types import Floats
 
 if TYPE_CHECKING:
     import torch
+
+    from lib_vitface.types import SwapperOutput
 
 Images = NDArray[np.uint8]  # [V, S, S, 3] RGB
 PART = "onnx"
@@ -69,19 +71,41 @@ class TorchNetwork:
         self._memory = self._remember(checkpoint, references) if remembers else None
 
     def _remember(self, checkpoint: Checkpoint, references: Images | None) -> torch.Tensor:
-        """Memory tokens of both persons, `[2, K, C]`; `references` are further views of the source."""
+        """Memory tokens of all persons, `[P, K, C]`; `references` are further views of the one who is drawn."""
         import torch
 
         views = checkpoint.arrays("views")
-        source = views["source"] if references is None else np.concatenate([views["source"], references])
+        shown = [views[person_name(number)] for number in range(len(views))]
+        if references is not None:
+            shown[self._identity] = np.concatenate([shown[self._identity], references])
         found = []
         with torch.inference_mode(), devices.autocast(self.device, self._dtype):
-            for pictures in (source, views["target"]):
-                shown = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)[None])
-                found.append(self._network.remember(self._tensor(shown).float() / 255))  # type: ignore[operator]
+            for pictures in shown:
+                ready = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)[None])
+                found.append(self._network.remember(self._tensor(ready).float() / 255))  # type: ignore[operator]
         return torch.cat(found)
 
     def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        output = self._run(inputs)
+        return output.image.float().cpu().numpy(), output.mask.float().cpu().numpy()
+
+    def inside(self, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
+        """What a person may want to see of a vit model's insides, for N frames: `attention` [N, h, w] as `ViTEncoder.rollout`, and of
+        a model with a volume its picture `volume` [N, v, v, 3] 0..1 and `depth` [N, v, v] (see `SwapperOutput`)."""
+        import torch
+
+        output, encoder = self._run(inputs), getattr(self._network, "encoder", None)
+        found = {}
+        if hasattr(encoder, "rollout"):
+            with torch.inference_mode():
+                attention = encoder.rollout(self._tensor(inputs["image"]).flatten(0, 1))  # type: ignore[union-attr]
+            found["attention"] = attention.float().cpu().numpy()
+        if output.volume is not None and output.depth is not None:
+            found["volume"] = output.volume.flatten(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+            found["depth"] = output.depth.flatten(0, 2).float().cpu().numpy()
+        return found
+
+    def _run(self, inputs: Mapping[str, Floats]) -> SwapperOutput:
         import torch
 
         from lib_vitface.types import Batch
@@ -91,8 +115,7 @@ class TorchNetwork:
         identity = torch.full((clips,), self._identity, device=self.device)
         batch = Batch(**tensors, identity=identity, memory=self._memory)
         with torch.inference_mode(), devices.autocast(self.device, self._dtype):
-            output = self._network(batch)
-        return output.image.float().cpu().numpy(), output.mask.float().cpu().numpy()
+            return self._network(batch)
 
     def _tensor(self, values: Floats | Images) -> torch.Tensor:
         import torch

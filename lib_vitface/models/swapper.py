@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lib_vitface.models.config import IDENTITIES, Config, ViTSwapperConfig
+from lib_vitface.models.config import Config, ViTSwapperConfig
 from lib_vitface.models.decoder import CoverDecoder, ReferenceDecoder
 from lib_vitface.models.encoder import ViTEncoder
 from lib_vitface.models.local import CoefficientTokens, LocalEncoder, make_fusion
 from lib_vitface.models.multiview import ViewMemory
+from lib_vitface.models.renderer import FaceVolume
 from lib_vitface.models.saehd import SAEHD
 from lib_vitface.types import Batch, SwapperOutput
 
@@ -23,7 +24,13 @@ class ViTSwapper(nn.Module):
         channels, heads = config.encoder.hidden_size, config.encoder.num_attention_heads
         self.encoder = ViTEncoder(config.encoder, window=config.clip_frames - 1)
         film = config.condition in ("film", "both")
-        self.decoder = ReferenceDecoder(channels, config.widths, IDENTITIES, config.coefficients if film else 0)
+        self.decoder = ReferenceDecoder(
+            channels,
+            config.widths,
+            config.persons,
+            config.coefficients if film else 0,
+            FaceVolume.CHANNELS if config.volume_side else 0,
+        )
         self.cover = CoverDecoder(config.cover_width)
         if config.fusion != "none":
             self.local = LocalEncoder(config.local_width)
@@ -32,6 +39,8 @@ class ViTSwapper(nn.Module):
             self.memory = ViewMemory(channels, heads, config.memory_tokens)
         if config.condition in ("tokens", "both"):
             self.told = CoefficientTokens(config.coefficients, channels, heads)
+        if config.volume_side:
+            self.volume = FaceVolume(config.persons, channels, config.volume_side)
 
     def forward(self, batch: Batch) -> SwapperOutput:
         """See `Batch` and `SwapperOutput` for shapes. Where there are views or a memory and no part for them, they are not read."""
@@ -42,6 +51,9 @@ class ViTSwapper(nn.Module):
         )
         identity = batch.identity[:, None].expand(-1, length).flatten()  # which exporters know, unlike a repetition
         tokens = self.tokens(image, None if batch.masked is None else batch.masked.flatten(0, 1), length, batch.times)
+        rendered = None
+        if self.config.volume_side and batch.picture_to_face is not None:
+            rendered = self.volume(tokens, batch.picture_to_face.flatten(0, 1), identity)
         if self.config.memory_tokens:
             memory = batch.memory
             if memory is None and batch.views is not None:
@@ -51,9 +63,11 @@ class ViTSwapper(nn.Module):
         numbers = None if batch.coefficients is None else batch.coefficients.flatten(0, 1)
         if numbers is not None and self.config.condition in ("tokens", "both"):
             tokens = self.told(tokens, numbers)
-        swapped = self.decoder(reference, trust, geometry, tokens, identity, numbers)
+        seen = None if rendered is None else torch.cat(rendered, dim=1)
+        swapped = self.decoder(reference, trust, geometry, tokens, identity, numbers, seen)
         mask = torch.sigmoid(self.cover(image, own, trust))
-        return SwapperOutput(swapped.unflatten(0, (clips, length)), mask.unflatten(0, (clips, length)))
+        parts = (swapped, mask) if rendered is None else (swapped, mask, rendered[0], rendered[2])
+        return SwapperOutput(*(part.unflatten(0, (clips, length)) for part in parts))
 
     def tokens(
         self,

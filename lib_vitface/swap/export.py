@@ -59,6 +59,10 @@ def export_model(checkpoint: Checkpoint, output: Path, how: Exporting, tick: Tic
     needed = ("onnx", "onnxscript", "onnxruntime")
     if not all(util.find_spec(name) for name in needed):
         raise MissingDependencyError(f"`export` needs packages of its own: pip install {' '.join(needed)}")
+    if isinstance(checkpoint.config, ViTSwapperConfig) and checkpoint.config.volume_side:
+        raise CheckpointError(
+            f"{checkpoint.folder}: ONNX cannot express the volume renderer; export a model trained without --renderer."
+        )
     tick(0, 4, "drawing pictures to check with")
     part = {"last": "weights"}.get(how.weights, how.weights)
     trained = TrainedSource(checkpoint, part)

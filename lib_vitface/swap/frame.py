@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.errors import InputError
-from lib_vitface.faces.align import apply, crop_matrix, scale_points, warp
+from lib_vitface.faces.align import apply, crop_matrix, fit_head, picture_to_face, scale_points, warp
 from lib_vitface.faces.landmarks import NO_IRISES, EyeNet
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.faceset.gaze import read_gaze
@@ -28,7 +28,7 @@ from lib_vitface.faceset.texture import (
     read_expression,
 )
 from lib_vitface.models.checkpoint import Checkpoint, open_model
-from lib_vitface.models.config import ViTSwapperConfig
+from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.models.runtime import Network, open_network
 from lib_vitface.types import Face, Floats, Image, Mask, Matrix, Neighbours, SwappedFace
 
@@ -71,6 +71,7 @@ class ModelSwapper:
     `weights` is the checkpoint's part: "weights" (the last averaged ones), "best" (those of the least held-out loss), "soup".
     `size` px is the side the network works at, `references` [V, S, S, 3] are further views (see `models.runtime`).
     `backend` is the engine (see `models.runtime`); a `network` that is there already is taken as it is.
+    `reference` names one of the source's facesets, where the model was trained with several; by default the first.
     `shape` 0..1: how far the drawn face takes the source's proportions instead of keeping the footage's.
     """
 
@@ -87,9 +88,11 @@ class ModelSwapper:
         network: Network | None = None,
         size: int | None = None,
         references: NDArray[np.uint8] | None = None,
+        reference: str = "",
     ) -> None:
         checkpoint = model if isinstance(model, Checkpoint) else open_model(model)
-        config = checkpoint.config
+        config, drawn = checkpoint.config, checkpoint.person(reference)
+        names = (person_name(drawn), person_name(TARGET))
         if size is not None and not isinstance(config, ViTSwapperConfig):
             raise InputError("--network-size: only vit models can work at another size than that of their training.")
         self.checkpoint, self.shape, self.identity, self.clip_length = checkpoint, shape, identity, clip_length
@@ -100,26 +103,25 @@ class ModelSwapper:
             checkpoint,
             device=device,
             weights=weights,
-            identity=identity,
+            identity=drawn if identity == SOURCE else identity,
             backend=backend,
             size=size,
             references=references,
         )
         self.size = size or config.resolution
         self.learned_reference = checkpoint.config.kind == "vit"
-        self.source, self.target = (
-            TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in ("source", "target")
-        )
+        self.source, self.target = (TextureMemory.from_arrays(checkpoint.arrays(f"memory_{name}")) for name in names)
         self._change = self.source.neutral - self.target.neutral
         self._eyes = EyeNet()
         self._known: OrderedDict[bytes, _Read] = OrderedDict()
         self._fitting: dict[tuple[int, int], TextureMemory] = {}
         self._morphable: Morphable | None = None
         self._shapes: tuple[Floats, ...] = ()
+        self._volume = isinstance(config, ViTSwapperConfig) and config.volume_side > 0
         if isinstance(config, ViTSwapperConfig) and config.condition != "none":
             arrays = checkpoint.arrays("morphable")
             self._morphable = Morphable.from_arrays(arrays)
-            self._shapes = (arrays["shape_source"], arrays["shape_target"])
+            self._shapes = tuple(arrays[f"shape_{name}"] for name in names)
 
     def __call__(
         self,
@@ -134,6 +136,14 @@ class ModelSwapper:
         images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(self._inputs(placed, times)))
         pictures = images.transpose(0, 2, 3, 1)
         return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0], strict=True)]
+
+    def blended_from(self, frame: Image, face: Face) -> list[tuple[int, float]]:
+        """Views of the source that the face would be drawn from, the most telling first, each with its share (mean of the regions)."""
+        assert face.landmarks is not None
+        if face.iris is None:
+            face = replace(face, iris=self._eyes.irises(frame, face)[:, 0])
+        shares = self._read(face).mixtures[SOURCE].shares.mean(axis=0)
+        return [(int(view), float(shares[view])) for view in np.argsort(-shares, kind="stable")]
 
     def inputs(
         self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None = None
@@ -227,6 +237,9 @@ class ModelSwapper:
             "own_reference": ready([np.clip(small(p.own), 0, 255) / 255 for p in placed]),
             "geometry": ready([geometry_map(p, size) for p in points]),
         }
+        if self._volume:
+            heads = [picture_to_face(fit_head(p), size) for p in points]
+            found["picture_to_face"] = np.stack(heads)[:, None]
         if self.context and times is not None:
             found = {name: np.ascontiguousarray(values.swapaxes(0, 1)) for name, values in found.items()}
             found["times"] = (np.asarray(times, np.float64) - times[0]).astype(np.float32)[None]

@@ -42,6 +42,6 @@ def _faces(path: Path, tick: Tick) -> Iterator[tuple[Image, Floats]]:
         yield from faces_in_media(path, Analyser(make_detector(), MeshLandmarker()), _LOOKED_AT, tick)
         return
     with Faceset.open(path) as faceset:
-        records = list(faceset.records())
+        records = list(faceset.records(novel=False))
         for record in records[:: max(1, len(records) // _LOOKED_AT)]:
             yield faceset.image(record), record.landmarks

@@ -51,6 +51,12 @@ class PlainSwapOptions:
         kind="paths",
         advanced=True,
     )
+    reference: str = option(
+        "",
+        help="Which faceset of the source to draw, by its folder's name, for models trained with --more-sources; else the first.",
+        group=_FILES,
+        advanced=True,
+    )
     references: list[Path] = option(
         [],
         help="Further clips, photos or facesets of the source, for models trained with --memory-views; nothing is trained again.",

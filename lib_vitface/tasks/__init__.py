@@ -15,7 +15,7 @@ from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.provenance.settings import ConsentOptions, InspectOptions
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.tasks.settings import BenchmarkOptions, CloneOptions, DemoOptions, DoctorOptions, ExportOptions
-from lib_vitface.training.settings import TrainOptions
+from lib_vitface.training.settings import PretrainOptions, TrainOptions
 
 if TYPE_CHECKING:
     from lib_vitface.types import Host
@@ -53,6 +53,13 @@ TASKS: dict[str, Task] = {
             "consent", ConsentOptions, "Write, show or revoke the signed record of who agrees to be cloned.", _RECORDS
         ),
         Task("faceset", FacesetOptions, "Clips and photos of a person into a set of aligned faces.", _STEPS, True),
+        Task(
+            "pretrain",
+            PretrainOptions,
+            "Many people's pictures into a base, from which a training starts warm.",
+            "lib_vitface.tasks.pretrain",
+            True,
+        ),
         Task("train", TrainOptions, "Train a model that puts the source's face where the target's was.", _STEPS, True),
         Task("swap", SwapOptions, "Put a trained face into a video, a picture or a folder of pictures.", _STEPS, True),
         Task("evaluate", EvaluateOptions, "Measure a swapped video: whose face, how true, how steady.", _STEPS, True),

@@ -109,11 +109,13 @@ def train(options: TrainOptions, host: Host, who: str = "", licence: str = "") -
 
 
 def _bind(record: ConsentRecord, options: TrainOptions, workspace: Path) -> None:
-    """Faceset and model are known as the record's from now on: in the audit log, and the faceset by its own copy."""
-    if not (options.source / records.FILE).exists():
-        with suppress(OutputError):  # a faceset on a disk that cannot be written
-            records.save_record(record, options.source / records.FILE)
-    for folder, what in ((options.source, "faceset used"), (options.model, "training begun")):
+    """Facesets and model are known as the record's from now on: in the audit log, and the facesets by their own copies."""
+    sources = (options.source, *options.more_sources)
+    for source in sources:
+        if not (source / records.FILE).exists():
+            with suppress(OutputError):  # a faceset on a disk that cannot be written
+                records.save_record(record, source / records.FILE)
+    for folder, what in (*((source, "faceset used") for source in sources), (options.model, "training begun")):
         audit.note(workspace, what, record=record.id, folder=str(folder.resolve()))
 
 
@@ -126,7 +128,8 @@ def _both(first: Tick, second: Tick) -> Tick:
 
 
 def _training_record(options: TrainOptions, host: Host, who: str, licence: str) -> ConsentRecord:
-    """The record of the source faceset, else the model's own, else a declaration made and signed now."""
+    """The record of the source faceset, else the model's own, else a declaration made and signed now. Every faceset of the source must
+    show its person, and may carry no other's record."""
     from lib_vitface.faceset.store import Faceset
 
     with Faceset.open(options.source) as source:
@@ -140,6 +143,14 @@ def _training_record(options: TrainOptions, host: Host, who: str, licence: str) 
     records.check(record, host.workspace)
     records.check_person(record, look, options.source)
     records.check_share(record, seen, options.source)
+    for path in options.more_sources:
+        if (path / records.FILE).exists() and (other := records.load_record(path / records.FILE)).id != record.id:
+            raise ConsentError(
+                f"{path}: belongs to another consent record ({other.id}) than {options.source}; leave it out of --more-sources."
+            )
+        with Faceset.open(path) as source:
+            records.check_person(record, source.mean_embedding(), path)
+            records.check_share(record, sampled_looks(source), path)
     return record
 
 
@@ -301,6 +312,7 @@ def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) ->
             backend=options.backend,
             size=None if options.network_size is None else options.network_size // 32 * 32,
             references=np.concatenate(views) if views and checkpoint is main else None,
+            reference=options.reference,
         )
         for checkpoint in checkpoints
     ]
@@ -340,7 +352,7 @@ def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
         return run(options, host.tick, label=label)
     with ExitStack() as stack:
         faces = stack.enter_context(Faceset.open(options.source))
-        pictures = ((faces.image(r), r.landmarks) for r in faces.records())
+        pictures = ((faces.image(r), r.landmarks) for r in faces.records(novel=False))
         return run(options, host.tick, source_faces=pictures, label=label)
 
 

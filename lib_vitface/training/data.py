@@ -19,6 +19,7 @@ from lib_vitface.faceset.morphable import Morphable, coefficients, mirrored_land
 from lib_vitface.faceset.morphable_files import with_file
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, read_expression, spread_views
+from lib_vitface.models.config import person_name
 from lib_vitface.types import Floats, Image, Mask, Tick, no_tick
 
 VARIANTS = 3  # references of one frame: nearly ideal, without the most alike views, few views
@@ -78,6 +79,9 @@ def load_person(
     frames = np.arange(len(records))
     # whole runs are held out, not single frames between their neighbours
     held_out = frames[(frames // 4) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1]
+    held_out = np.array(
+        [f for f in held_out if not records[f].novel], np.intp
+    )  # what is rendered is no truth to judge by
     training = np.setdiff1d(frames, held_out)
     count = VARIANTS if references else 1
     drawn = np.zeros((count if references else 0, len(records), resolution, resolution, 3), np.uint8)
@@ -111,16 +115,16 @@ def load_person(
 
 
 def told_persons(persons: Sequence[Person], file: Path | None = None) -> tuple[list[Person], dict[str, NDArray[Any]]]:
-    """The persons with coefficients of a morphable face made of them, or of a `file`'s; and that face with both their shapes, as
+    """The persons with coefficients of a morphable face made of them, or of a `file`'s; and that face with all their shapes, as
     arrays."""
     model = Morphable.build([(p.expressions, p.memory.neutral) for p in persons])
     if file is not None:
         model = with_file(model, file)
     arrays: dict[str, NDArray[Any]] = dict(model.arrays())
     told = []
-    for name, person in zip(("source", "target"), persons, strict=True):
+    for number, person in enumerate(persons):
         fit = model.fit(person.landmarks)
-        arrays[f"shape_{name}"] = fit.shape
+        arrays[f"shape_{person_name(number)}"] = fit.shape
         mirrored = model.fit(mirrored_landmarks(person.landmarks, person.images.shape[1]), fit.shape)
         both = np.stack([coefficients(one, fit.shape) for one in (fit, mirrored)])
         told.append(replace(person, coefficients=both))

@@ -6,17 +6,21 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lib_vitface.losses import (
     LossWeights,
     adversarial_loss,
     critic_loss,
+    depth_loss,
     dssim,
     geometry_loss,
     identity_loss,
+    l1,
     l2,
     priority_map,
+    psnr_db,
     reconstruction_loss,
     temporal_dssim,
     weighted_mean,
@@ -43,6 +47,8 @@ class Objective:
             identity=options.weight_identity,
             temporal=options.weight_temporal,
             adversarial=options.weight_gan,
+            volume=options.weight_volume,
+            depth=options.weight_depth,
             scales=options.dssim_scales,
         )
         self.critic: PatchCritic | None = None
@@ -63,14 +69,18 @@ class Objective:
     def __call__(
         self, output: SwapperOutput, samples: Samples, emphasis: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Terms, unweighted, and their weighted `total`. `emphasis` `[N, 1, S, S]` multiplies what places count."""
+        """Terms, unweighted, and their weighted `total`. `emphasis` `[N, 1, S, S]` multiplies what places count.
+
+        Without gradients also `psnr_db` inside the face's outline, which means the same for every kind of model.
+        """
         wanted, where, hull, uncovered = (
             torch.from_numpy(a).to(self.device)
             for a in (samples.wanted, samples.where, samples.hull, samples.uncovered)
         )
         image, mask = output.image.flatten(0, 1), output.mask.flatten(0, 1)
+        judged = {} if torch.is_grad_enabled() else {"psnr_db": psnr_db(image, wanted, hull)}
         if self.kind != "vit":
-            return self._of_autoencoder(image, mask, wanted, where, hull)
+            return {**self._of_autoencoder(image, mask, wanted, where, hull), **judged}
         points = torch.from_numpy(samples.points).to(self.device)
         size = wanted.shape[-1]
         counts = where if emphasis is None else where * emphasis
@@ -84,7 +94,8 @@ class Objective:
         total = terms.pop("total")
         added = {"mask": weighted_mean((mask - uncovered).square(), where)} if self.weights.mask else {}
         added |= self._judged(image.float(), wanted, where, samples)
-        return {**terms, **added, "total": total + weighted_total(added, self.weights).to(total.device)}
+        added |= self._of_volume(output, wanted, where, samples)
+        return {**terms, **added, **judged, "total": total + weighted_total(added, self.weights).to(total.device)}
 
     def _judged(
         self, image: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor, samples: Samples
@@ -109,6 +120,22 @@ class Objective:
             self.critic.train(torch.is_grad_enabled())  # when judging, its normalisation must not move on
             self._pair = wanted, shown.detach()
             terms["adversarial"] = adversarial_loss(self.critic(shown))
+        return terms
+
+    def _of_volume(
+        self, output: SwapperOutput, wanted: torch.Tensor, where: torch.Tensor, samples: Samples
+    ) -> dict[str, torch.Tensor]:
+        """Terms of a rendered volume, none for a model without."""
+        terms: dict[str, torch.Tensor] = {}
+        if output.volume is None or output.depth is None or samples.depth is None or samples.depth_known is None:
+            return terms
+        if self.weights.volume:
+            side = output.volume.shape[-1]
+            small = (F.interpolate(t, size=(side, side), mode="area") for t in (wanted, where))
+            terms["volume"] = l1(output.volume, *small)
+        if self.weights.depth:
+            depth, known = (torch.from_numpy(a).to(self.device) for a in (samples.depth, samples.depth_known))
+            terms["depth"] = depth_loss(output.depth.flatten(0, 1), depth, known)
         return terms
 
     def learn(self) -> dict[str, float]:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib_vitface.faces import align
 from lib_vitface.faceset.morphable import SHAPES
 from lib_vitface.faceset.texture import geometry_map
+from lib_vitface.models.config import IDENTITIES
 from lib_vitface.training.data import Person
 from lib_vitface.training.sampler import Sampler
 from lib_vitface.types import Batch, Floats, Image
@@ -19,22 +21,27 @@ _COLUMNS = 6
 
 
 def preview_sheet(model: nn.Module, sampler: Sampler, device: torch.device) -> Image:
-    """Rows: target faces, redrawn as themselves, swapped, their masks; `[4 S, columns * S, 3]` uint8."""
-    source, target = sampler.persons
+    """Rows: target faces, redrawn as themselves, swapped, their masks, swapped with each further faceset of the source;
+    `[rows * S, columns * S, 3]` uint8."""
+    source, target, *further = sampler.persons
     frames = target.held_out if len(target.held_out) else target.training
     frames = frames[np.linspace(0, len(frames) - 1, min(_COLUMNS, len(frames))).astype(int)]
     own = _drive(target, target, frames, device, identity=1)
     swapped = _drive(source, target, frames, device, identity=0)
+    others = [
+        _drive(person, target, frames, device, identity=number) for number, person in enumerate(further, IDENTITIES)
+    ]
     views = sampler.views()
     if views is not None:
         pictures = torch.from_numpy(views).to(device)
-        own, swapped = (dataclasses.replace(batch, views=pictures) for batch in (own, swapped))
+        own, swapped, *others = (dataclasses.replace(batch, views=pictures) for batch in (own, swapped, *others))
     redrawn, result = model(own), model(swapped)
     rows = [
         _pictures(own.image),
         _pictures(redrawn.image),
         _pictures(result.image),
         _pictures(result.mask.expand_as(result.image)),
+        *(_pictures(model(batch).image) for batch in others),
     ]
     return np.concatenate(rows, axis=0)
 
@@ -67,6 +74,7 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         numbers = target.coefficients[0, frames].copy()
         numbers[:, -SHAPES:] = person.coefficients[0, 0, -SHAPES:]
         told = torch.from_numpy(numbers).to(device).unsqueeze(1)
+    heads = np.stack([align.picture_to_face(align.fit_head(target.landmarks[f]), size) for f in frames])
     return Batch(
         channels_first(images),
         channels_first(reference),
@@ -75,6 +83,7 @@ def _drive(person: Person, target: Person, frames: np.ndarray, device: torch.dev
         channels_first(geometry),
         torch.full((len(frames),), identity, device=device),
         coefficients=told,
+        picture_to_face=torch.from_numpy(heads).to(device).unsqueeze(1),
     )
 
 

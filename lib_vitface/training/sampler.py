@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.faces import mesh
+from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import five_points
+from lib_vitface.faceset import atlas
 from lib_vitface.metrics.temporal import motion
+from lib_vitface.models.config import IDENTITIES
 from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
 from lib_vitface.training.data import Person, near
 from lib_vitface.training.recipes import make_recipe
@@ -34,7 +36,8 @@ class Samples:
 
     Each `length` pictures in a row are a clip, and then `identity` and `times` [B / length, length] are per clip; `flow`
     [B / length, length - 1, S, S, 2] says where pixels of `wanted` go to, `visible` [..., 1, S, S] where that is known;
-    `views` [2, V, 3, S, S] are pictures of both persons, `coefficients` [B, K] a morphable face's. None: not asked for.
+    `views` [P, V, 3, S, S] are pictures of all persons, `coefficients` [B, K] a morphable face's; `picture_to_face` [B, 3, 4] as in
+    `Batch`, `depth` [B, 1, v, v] picture z of the mesh and `depth_known` [B, 1, v, v] where it is seen. None: not asked for.
     """
 
     image: Floats
@@ -55,21 +58,26 @@ class Samples:
     visible: Floats | None = None
     views: Floats | None = None
     coefficients: Floats | None = None
+    picture_to_face: Floats | None = None
+    depth: Floats | None = None
+    depth_known: Floats | None = None
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What batches hold besides single pictures: clips of `length` frames, their optical flow, `views` of each person."""
+    """What batches hold besides single pictures: clips of `length` frames, their optical flow, `views` of each person, where the
+    head is and its depth seen by `rays` x `rays` rays."""
 
     length: int = 1
     flow: bool = False
     views: int = 0
+    rays: int = 0
 
 
 class Sampler:
-    """Batches of two persons. `batch(step)` depends on nothing but `seed` and `step`.
+    """Batches of source, target, and further facesets of the source. `batch(step)` depends on nothing but `seed` and `step`.
 
-    `size` is the number of pictures; with clips there are fewer of those, at least one of each person.
+    `size` is the number of pictures, half of them the target's; with clips there are fewer of those, at least one of each person.
     """
 
     def __init__(
@@ -91,12 +99,14 @@ class Sampler:
         random = np.random.default_rng((self.seed, 1, step))
         length = self.extras.length
         if length == 1:
-            chosen = [(k % 2, int(random.choice(self.persons[k % 2].training))) for k in range(self.size)]
+            turns = [self._turn(k, step) for k in range(self.size)]
+            chosen = [(who, int(random.choice(self.persons[who].training))) for who in turns]
             samples = [self._sample(person, frame, random) for person, frame in chosen]
             return self._complete(samples, chosen, random)
+        turns = [self._turn(k, step) for k in range(max(2, self.size // length))]
         clips = [
-            (k % 2, self._clip(self._tracks[k % 2], int(random.choice(self.persons[k % 2].training)), random))
-            for k in range(max(2, self.size // length))
+            (who, self._clip(self._tracks[who], int(random.choice(self.persons[who].training)), random))
+            for who in turns
         ]
         samples = []
         for k, (person, frames) in enumerate(clips):
@@ -104,22 +114,32 @@ class Sampler:
             samples += [self._sample(person, f, np.random.default_rng((self.seed, 3, step, k))) for f in frames]
         return self._complete(samples, [(person, f) for person, frames in clips for f in frames], random)
 
+    def _turn(self, k: int, step: int = 0) -> int:
+        """Whose the k-th picture or clip of a batch is: source and target alternate, and so do the source's facesets."""
+        if k % 2:
+            return 1
+        sources = [0, *range(IDENTITIES, len(self.persons))]
+        return sources[(k // 2 + step) % len(sources)]
+
     def held_out(self, count: int) -> Samples:
         """The same unaugmented samples each time: held-out frames (training frames where a set is too small to hold any out)."""
-        length, plain = self.extras.length, Sampler(self.persons, count, Augmentation(0, 0, 0, 0), self.seed)
+        length, plain = (
+            self.extras.length,
+            Sampler(self.persons, count, Augmentation(0, 0, 0, 0), self.seed, self.extras),
+        )
         samples, chosen = [], []
         for k in range(max(2, count // length)):
-            person, tracks = self.persons[k % 2], self._held_out[k % 2]
-            frames = _judged(person)
+            who = self._turn(k)
+            tracks, frames = self._held_out[who], _judged(self.persons[who])
             first = int(frames[(k // 2 * 7919) % len(frames)])
             random = np.random.default_rng((self.seed, 2, k))
             for frame in self._clip(tracks, first, random) if length > 1 else [first]:
-                chosen.append((k % 2, frame))
-                samples.append(plain._sample(k % 2, frame, random, variant=k // 2 % 2))
+                chosen.append((who, frame))
+                samples.append(plain._sample(who, frame, random, variant=k // 2 % 2))
         return self._complete(samples, chosen, None)
 
     def views(self, random: np.random.Generator | None = None, shown: Sequence[tuple[int, int]] = ()) -> Floats | None:
-        """Pictures `[2, V, 3, S, S]` 0..1 of both persons, None where there is no memory of views.
+        """Pictures `[P, V, 3, S, S]` 0..1 of all persons, None where there is no memory of views.
 
         With `random` half of them, none of which is of a moment that the batch holds (`shown`: person, frame).
         """
@@ -182,7 +202,7 @@ class Sampler:
         image, layers = person.images[frame], person.layers[variant, frame]
         reference = person.references[variant, frame] if len(person.references) else image
         sure, points = person.sure[frame], person.landmarks[frame][PRIORITY_POINTS, :2]
-        five = five_points(person.landmarks[frame])
+        five, landmarks = five_points(person.landmarks[frame]), person.landmarks[frame]
         size = image.shape[0]
         strength = min(change.warp, 1.5)
         if strength:
@@ -192,6 +212,7 @@ class Sampler:
                 for p, border in zip((image, reference, layers, sure), _BORDERS, strict=True)
             )
             points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
+            landmarks = align.apply(matrix, landmarks).astype(np.float32)
         mirrored = random.random() < change.flip
         if mirrored:
             image, reference, layers, sure = (
@@ -206,6 +227,8 @@ class Sampler:
         shape = layers[..., 1].astype(np.float32) / 255
         certain = sure.astype(np.float32) / 255
         told = {} if person.coefficients is None else {"coefficients": person.coefficients[int(mirrored), frame]}
+        if self.extras.rays:
+            told |= _head(landmarks, size, self.extras.rays, mirrored)
         return {
             **told,
             "image": driving,
@@ -243,6 +266,18 @@ class Sampler:
         if self._recipe is not None:
             driving = self._recipe(driving, int(random.integers(2**31)))
         return driving, cover
+
+
+def _head(landmarks: Floats, size: int, rays: int, mirrored: bool) -> dict[str, Floats]:
+    """Where the head of landmarks `[468, 3]` px is in a `size` px crop, and its depth; of the mirrored picture, if that is shown."""
+    fit = align.fit_head(landmarks)
+    matrix, middle = align.picture_to_face(fit, size), fit.project(align.MIDDLE[None])[0, 2]
+    depth, known = atlas.depth_map(align.scale_points(landmarks, size, rays), rays)
+    depth = (depth - middle * rays / size) * (2 / rays)
+    if mirrored:
+        matrix = matrix * np.array([-1, 1, 1, 1], np.float32)
+        depth, known = depth[:, ::-1], known[:, ::-1]
+    return {"picture_to_face": matrix, "depth": depth[..., None].astype(np.float32), "depth_known": known[..., None]}
 
 
 _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT)

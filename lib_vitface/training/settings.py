@@ -19,6 +19,14 @@ class TrainOptions:
     )
     target: Path = option(help="Faceset of the person in the footage.", group="Input", kind="folder")
     model: Path = option(help="Folder of the model; an existing one is trained further.", group="Input", kind="output")
+    more_sources: list[Path] = option(
+        [],
+        help="Further facesets of the same source person (other years, glasses, a beard), each with a code and a texture memory of "
+        "its own; swap chooses by folder name; vit only.",
+        group="Input",
+        kind="paths",
+        advanced=True,
+    )
     encoder: str = option(
         "vit",
         help="vit: Vision Transformer with texture memory; saehd-df, saehd-liae: DeepFaceLab's autoencoder, the baseline.",
@@ -30,6 +38,12 @@ class TrainOptions:
         help="Size of the vit model: cpu learns in minutes on two cores, standard is the plan's 256/16/12.",
         group="Model",
         choices=("cpu", "small", "standard", "large"),
+    )
+    base: Path | None = option(
+        None,
+        help="Start from this base, made by `pretrain` of the same preset, instead of from nothing; only for a new model; vit only.",
+        group="Model",
+        kind="file",
     )
     resolution: int | None = option(
         None,
@@ -66,6 +80,12 @@ class TrainOptions:
         "of features), tokens, or both; vit only. Not shown to help yet.",
         group="Model",
         choices=("none", "film", "tokens", "both"),
+    )
+    renderer: bool = option(
+        False,
+        help="A volume of each person, rendered as the driving face is turned: its picture, features and depth go to the decoder; vit "
+        "only. Not shown to help yet.",
+        group="Model",
     )
     morphable_file: Path | None = option(
         None,
@@ -207,6 +227,14 @@ class TrainOptions:
         "Not shown to help yet.",
         group="Losses", low=0, high=100, advanced=True,
     )  # fmt: skip
+    weight_volume: float = option(
+        5.0, help="Weight of the absolute difference of what the volume alone shows; only with --renderer.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
+    weight_depth: float = option(
+        5.0, help="Weight of the difference between the volume's depth and that of the fitted mesh; only with --renderer.",
+        group="Losses", low=0, high=100, advanced=True,
+    )  # fmt: skip
     weight_gan: float = option(
         0.0, help="Weight of a patch critic that learns along (patch GAN); vit only. Not shown to help yet.",
         group="Losses", low=0, high=10, advanced=True,
@@ -217,4 +245,80 @@ class TrainOptions:
     preview_steps: int = option(
         200, help="Steps between pictures of progress; 0 makes none.", group="Saving", low=0, high=1_000_000
     )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """A base learns from many people what holds for all of them; it holds no pictures. Only vit models have one."""
+
+    input: Path = option(
+        help="Folder with a folder for each person (VoxCeleb, your own), or pictures of a person each (FFHQ).",
+        group="Input",
+        kind="folder",
+    )
+    output: Path = option(
+        help="Folder of the base, the people's facesets and the state to go on from.", group="Input", kind="folder"
+    )
+    licence: str = option(
+        help="What allows these pictures to be learned from: the data set's licence, or whose consent. It is noted in the base and in "
+        "the audit log.",
+        group="Input",
+    )
+    people: int = option(1000, help="At most so many people are looked at.", group="Input", low=2, high=1_000_000)
+    faces: int = option(40, help="Faces of each person at most.", group="Input", low=2, high=1000)
+    every: int = option(5, help="Look at every n-th frame of a video only.", group="Input", low=1, high=10000)
+    size: int = option(256, help="Edge length of the crops.", group="Input", low=128, high=1024, unit="px")
+    at_once: int = option(
+        24, help="People in memory at once; every 1000 steps others are loaded.", group="Input", low=2, high=10_000
+    )
+    preset: str = option(
+        "cpu", help="Size of the model; train must ask for the same one.", group="Model",
+        choices=("cpu", "small", "standard", "large"),
+    )  # fmt: skip
+    resolution: int | None = option(
+        None,
+        help="Side of the square the network works on; by default the preset's. Rounded down to a multiple of 32.",
+        group="Model",
+        low=64,
+        high=640,
+        unit="px",
+    )
+    local_features: str = option(
+        "none",
+        help="EfficientNet branch beside the ViT: none, or how the two are fused.",
+        group="Model",
+        choices=("none", "concat", "attention"),
+    )
+    clip_frames: int = option(
+        1,
+        help="Frames that look at each other by attention over time; 1 works on single frames.",
+        group="Model",
+        low=1,
+        high=16,
+    )
+    views: int = option(12, help="Views of each person that the texture memory keeps.", group="Model", low=1, high=256)
+    minutes: float | None = option(
+        None,
+        help="Stop when the base was trained this long in all, over all runs; 30 where no steps are given, either.",
+        group="Duration",
+        low=0.05,
+        high=100_000,
+        unit="min",
+    )
+    steps: int | None = option(
+        None, help="Stop after this many steps in all.", group="Duration", low=1, high=10_000_000
+    )
+    batch: int = option(8, help="Pictures in one step.", group="Learning", low=2, high=256)
+    learning_rate: float | None = option(
+        None, help="Highest learning rate; by default 4e-4.", group="Learning", low=1e-7, high=0.1
+    )
+    precision: str = option(
+        "auto",
+        help="auto takes what is fastest here and does no harm: bfloat16 or float32 as measured, float16 on older CUDA cards.",
+        group="Learning",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    seed: int = option(0, help="Seed of weights, batches and people.", group="Learning", low=0, high=2**31 - 1)
+    save_minutes: float = option(5.0, help="Time between saves.", group="Saving", low=0.01, high=1440, unit="min")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")

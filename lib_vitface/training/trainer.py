@@ -22,10 +22,11 @@ from lib_vitface.errors import Cancelled, CheckpointError, InputError, ViTFaceEr
 from lib_vitface.faceset.morphable import COEFFICIENTS
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
-from lib_vitface.models.config import LOCAL_WIDTHS, PRESETS, Config, saehd_config
+from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config, person_name, saehd_config
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
+from lib_vitface.training.base import load_base
 from lib_vitface.training.data import Person, load_person, told_persons
 from lib_vitface.training.masking import guide
 from lib_vitface.training.objective import Objective
@@ -35,7 +36,7 @@ from lib_vitface.training.sampler import Extras, Sampler, Samples
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
 from lib_vitface.types import Batch, Image, Tick, no_tick
 
-LOG = "loss.jsonl"
+LOG, JUDGED = "loss.jsonl", "held_out.jsonl"
 _HELD_OUT = 16  # samples the quality is judged on at each save
 _MEMORY_TOKENS = 16  # made of the views of a person, where there are any
 _BAD_STEPS = 25  # steps in a row without a finite loss after which training gives up
@@ -59,11 +60,17 @@ class Run:
 
 def make_config(options: TrainOptions) -> Config:
     """The architecture that the options ask for."""
+    reference_names(options)
     if options.encoder != "vit":
+        if options.more_sources:
+            raise InputError(
+                "--more-sources: saehd knows one faceset of the source; train a vit model, or leave them out."
+            )
         return saehd_config(options.encoder, (options.resolution or 128) // 32 * 32)
     preset = PRESETS[options.preset]
     return dataclasses.replace(
         preset,
+        persons=IDENTITIES + len(options.more_sources),
         resolution=options.resolution // 32 * 32 if options.resolution else preset.resolution,
         fusion=options.local_features,
         local_width=preset.local_width if options.local_features == "none" else LOCAL_WIDTHS[options.preset],
@@ -71,6 +78,7 @@ def make_config(options: TrainOptions) -> Config:
         memory_tokens=_MEMORY_TOKENS if options.memory_views else 0,
         condition=options.morphable,
         coefficients=0 if options.morphable == "none" else COEFFICIENTS,
+        volume_side=(options.resolution or preset.resolution) // 32 * 8 if options.renderer else 0,
     )
 
 
@@ -94,30 +102,38 @@ def train(
     kind = config.kind
     if isinstance(model, ViTSwapper):
         model.encoder.checkpointing = options.checkpointing
+    base = None
+    if options.base is not None and not (options.model / INDEX).exists():
+        base = load_base(options.base, model)
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
     objective = Objective(options, kind, device)
     run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype), objective)
     checkpoint = _resume(options.model, config, run, device, consent_id)
+    if checkpoint.step and checkpoint.notes.get("references", []) != reference_names(options):
+        raise CheckpointError(
+            f"{options.model} was trained with other facesets of the source ({', '.join(checkpoint.notes['references'])}); name "
+            "the same ones in the same order, or another folder."
+        )
 
     def loading(done: float, total: float, note: str = "") -> None:
         tick(0, 1, f"{note}, {done:.0f} of {total:.0f}")  # the bar is the training's
 
-    with Faceset.open(options.source) as source, Faceset.open(options.target) as target:
-        persons = [
-            load_person(
-                faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=loading
+    persons = []
+    for path in (options.source, options.target, *options.more_sources):
+        with Faceset.open(path) as faceset:
+            persons.append(
+                load_person(
+                    faceset, config.resolution, options.views, references=kind == "vit", seed=options.seed, tick=loading
+                )
             )
-            for faceset in (source, target)
-        ]
-    memories = {
-        f"memory_{name}": person.memory.arrays() for name, person in zip(("source", "target"), persons, strict=True)
-    }
+    memories = {f"memory_{person_name(number)}": person.memory.arrays() for number, person in enumerate(persons)}
     if kind == "vit" and options.morphable != "none":
         persons, memories["morphable"] = told_persons(persons, options.morphable_file)
     sampler = make_sampler(options, persons, kind)
     if (pictures := sampler.views()) is not None:
-        names = ("source", "target")
-        memories["views"] = {n: p.images[p.views[: options.memory_views]] for n, p in zip(names, persons, strict=True)}
+        memories["views"] = {
+            person_name(number): p.images[p.views[: options.memory_views]] for number, p in enumerate(persons)
+        }
         if publish is not None and options.preview_steps:
             publish(_folder(options.model / "previews") / "views.png", views_sheet(pictures))
     loop = _Loop(options, config, run, sampler, device, dtype, rate, publish)
@@ -140,10 +156,22 @@ def train(
         "minutes": run.elapsed_s / 60,
         "held_out_loss": checkpoint.notes["held_out"]["total"],
         "soup": checkpoint.notes.get("soup"),
+        "base": base,
         "samples_per_s": run.step * options.batch / max(run.elapsed_s, 1e-9),
         "precision": str(dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def reference_names(options: TrainOptions) -> list[str]:
+    """The names of the source's facesets, where there are several: those of their folders. Raises `InputError` for two of one name."""
+    names = [path.resolve().name for path in (options.source, *options.more_sources)] if options.more_sources else []
+    if len(set(names)) < len(names):
+        raise InputError(
+            "--more-sources: two facesets of the source have folders of one name; `swap --reference` could not tell them "
+            "apart, so rename one."
+        )
+    return names
 
 
 def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sampler:
@@ -159,7 +187,8 @@ def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sam
         options.cover_shapes,
         options.recipe,
     )
-    extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views) if vit else Extras()
+    rays = persons[0].images.shape[1] // 4 if options.renderer else 0
+    extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views, rays) if vit else Extras()
     return Sampler(persons, options.batch, augmentation, options.seed, extras)
 
 
@@ -244,6 +273,8 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
     """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights."""
     run = loop.run
     held_out = loop.judge()
+    with (_folder(loop.options.model) / JUDGED).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"step": run.step, "s": round(run.elapsed_s, 2), **held_out}) + "\n")
     parts: dict[str, Any] = {**memories, "state": _state(run), "weights": run.average}
     if held_out["total"] < run.best:
         run.best, run.since_best = held_out["total"], 0
@@ -254,6 +285,7 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
         "best": run.best,
         "since_best": run.since_best,
         "held_out": held_out,
+        "references": reference_names(loop.options),
         "preset": loop.options.preset if loop.config.kind == "vit" else loop.config.kind,
     }
     return save_model(dataclasses.replace(checkpoint, step=run.step, elapsed_s=run.elapsed_s, notes=notes), parts)
@@ -410,6 +442,9 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
         pictures = torch.from_numpy(values).to(device).to(memory_format=torch.channels_last)
         return pictures.unflatten(0, (-1, samples.length))
 
+    def numbers(values: np.ndarray | None) -> torch.Tensor | None:
+        return None if values is None else torch.from_numpy(values).to(device).unflatten(0, (-1, samples.length))
+
     return Batch(
         ready(samples.image),
         ready(samples.reference),
@@ -418,9 +453,8 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
         ready(samples.geometry),
         torch.from_numpy(samples.identity).to(device),
         times=None if samples.times is None else torch.from_numpy(samples.times).to(device),
-        coefficients=None
-        if samples.coefficients is None
-        else torch.from_numpy(samples.coefficients).to(device).unflatten(0, (-1, samples.length)),
+        coefficients=numbers(samples.coefficients),
+        picture_to_face=numbers(samples.picture_to_face),
         views=None if samples.views is None else torch.from_numpy(samples.views).to(device),
     )
 

@@ -157,7 +157,7 @@ def role_of(task: str, name: str) -> str | None:
     """Whether an option names a model, a faceset or a consent record of the workspace."""
     if name == "model":
         return "model"
-    if (task == "train" and name in {"source", "target"}) or (task == "faceset" and name == "output"):
+    if (task == "train" and name in {"source", "target", "more_sources"}) or (task == "faceset" and name == "output"):
         return "faceset"
     if name in {"record", "consent"}:
         return "record"

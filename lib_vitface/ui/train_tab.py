@@ -20,11 +20,15 @@ HINT = (
 )
 
 
+PRETRAIN_HINT = (
+    "Learns from a folder with a folder for each person what holds for all of them. A training of the same preset can start from the "
+    "base it makes."
+)
 EXPORT_HINT = "Makes a folder of the model that swaps without PyTorch: choose it in the Swap tab like any other model."
 
 
 def build(runner: Runner) -> list[Panel]:
-    """Places the tab; returns the panels of training and of export."""
+    """Places the tab; returns the panels of training, of export and of pretraining."""
     site = runner.site
     with gr.Row():
         with gr.Column(scale=5):
@@ -43,6 +47,7 @@ def build(runner: Runner) -> list[Panel]:
             )
     fields.wire()
     export = folded(runner, "export", "Export", EXPORT_HINT)
+    pretrain = folded(runner, "pretrain", "Pretrain", PRETRAIN_HINT)
 
     def details(job: Any) -> list[Any]:
         folder = Path(job.options["model"]) if job else None
@@ -74,4 +79,4 @@ def build(runner: Runner) -> list[Panel]:
     panel.wire(details, [plot, picture, moment])
     dialect.on(moment.release, earlier, [panel.job, moment], [picture])
     dialect.on(ask.click, take, fields.components, [estimate])
-    return [panel, export]
+    return [panel, export, pretrain]

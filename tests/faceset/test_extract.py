@@ -13,6 +13,7 @@ from contextlib import closing
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,7 +25,7 @@ from lib_vitface import media
 from lib_vitface.assets import locate
 from lib_vitface.errors import Cancelled, ConsentError, InputError, NoFaceError, OutputError
 from lib_vitface.faces.align import invert, warp
-from lib_vitface.faceset import choice, coverage, inputs
+from lib_vitface.faceset import choice, coverage, inputs, novel
 from lib_vitface.faceset.extract import extract
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import IMAGES, INDEX, Faceset
@@ -371,6 +372,19 @@ def with_note(jpeg: bytes, note: Any) -> bytes:
     length = struct.unpack(">H", jpeg[4:6])[0]
     data = pickle.dumps(note)
     return jpeg[: 4 + length] + b"\xff\xef" + struct.pack(">H", len(data) + 2) + data + jpeg[4 + length :]
+
+
+def test_missing_poses_are_rendered(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume that has hardly learned yet shows nobody, so that likeness is not asked for here (see test_novel)."""
+    for name, value in {"_STEPS": 2, "_SIDE": 48, "cluster": SimpleNamespace(SAME_PERSON=-1.0)}.items():
+        monkeypatch.setattr(novel, name, value)
+    summary = make(tmp_path / "set", source, every=6, min_change=0.0, novel_views=3)
+    assert (summary["faces"], summary["novel"], summary["synthetic"]) == (15, 3, 0)
+    with Faceset.open(tmp_path / "set") as made:
+        views = [record for record in made.records() if record.novel]
+        assert len(views) == 3 and {made.image(view).shape for view in views} == {(512, 512, 3)}
+        assert all(view.synthetic and view.image.endswith(".jpg") for view in views)
+    assert make(tmp_path / "set", source, every=6, min_change=0.0)["novel"] == 0
 
 
 def test_every_option_is_tried_here() -> None:

@@ -22,7 +22,9 @@ PARTS = {
     "views": {"memory_tokens": 4},
     "film": {"condition": "film", "coefficients": 5},
     "tokens": {"condition": "tokens", "coefficients": 5},
+    "volume": {"volume_side": 8},
     "all": {
+        "volume_side": 8,
         "condition": "both",
         "coefficients": 5,
         "fusion": "attention",
@@ -48,7 +50,8 @@ def awake(config: ViTSwapperConfig) -> ViTSwapper:
 def with_views(batch: Batch, count: int = 3) -> Batch:
     torch.manual_seed(7)
     numbers = torch.rand(*batch.image.shape[:2], 5)
-    return replace(batch, views=torch.rand(2, count, 3, 32, 32), coefficients=numbers)
+    heads = torch.eye(3, 4).expand(*numbers.shape[:2], 3, 4)
+    return replace(batch, views=torch.rand(2, count, 3, 32, 32), coefficients=numbers, picture_to_face=heads)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -56,7 +59,10 @@ def test_gradients_reach_every_parameter(part: str) -> None:
     model = awake(replace(SAME, **PARTS[part])).train()
     output = model(with_views(make_batch(32, length=3)))
     assert output.image.shape == (2, 3, 3, 32, 32)
-    (output.image.square().mean() + output.mask.square().mean()).backward()
+    total = output.image.square().mean() + output.mask.square().mean()
+    for part_of_volume in (output.volume, output.depth):
+        total = total + (0 if part_of_volume is None else part_of_volume.square().mean())
+    total.backward()
     idle = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     # a bias of the keys moves all logits of a softmax alike; torch keeps the three biases of its attention in one
     assert idle == []
@@ -76,7 +82,7 @@ def test_configuration_survives_json_and_old_ones_are_read(part: str) -> None:
     config = replace(SAME, **PARTS[part])
     assert config_from_dict(config_to_dict(config)) == config
     old = config_to_dict(TINY)
-    for name in ("fusion", "local_width", "clip_frames", "memory_tokens", "condition", "coefficients"):
+    for name in ("fusion", "local_width", "clip_frames", "memory_tokens", "condition", "coefficients", "volume_side"):
         del old[name]
     assert config_from_dict(old) == TINY
 
@@ -223,6 +229,23 @@ def test_attention_is_where_the_last_layer_looks() -> None:
         total += (query @ key.transpose(1, 2) / 4).softmax(dim=2).mean(dim=1) / 2
     assert torch.allclose(found.flatten(1), total, atol=1e-5)
     assert torch.allclose(found.sum((1, 2)), torch.ones(2), atol=1e-5)
+
+
+def test_the_volume_is_turned_with_the_head_and_belongs_to_the_person() -> None:
+    model, batch = awake(replace(SAME, volume_side=8)), with_views(make_batch(32, clips=2))
+    assert batch.picture_to_face is not None
+    output = model(batch)
+    assert output.volume is not None and output.depth is not None
+    assert output.volume.shape == (2, 1, 3, 8, 8) and output.depth.shape == (2, 1, 1, 8, 8)
+    turn = torch.tensor([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
+    heads = batch.picture_to_face.clone()
+    heads[0, :, :, :3] = turn
+    turned = model(replace(batch, picture_to_face=heads))
+    for before, after in ((output.image, turned.image), (output.volume, turned.volume), (output.depth, turned.depth)):
+        assert not torch.allclose(before[0], after[0], atol=1e-5) and torch.allclose(before[1], after[1], atol=1e-6)
+    swapped = model(replace(batch, identity=1 - batch.identity))
+    assert not torch.allclose(swapped.depth, output.depth, atol=1e-5)
+    assert model(replace(batch, picture_to_face=None)).volume is None
 
 
 @pytest.mark.parametrize("part", ["film", "tokens"])

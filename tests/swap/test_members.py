@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from small_clone import images
-from test_frame import TINY, face_at, frame_of, model_in
+from test_frame import SHADES, TINY, face_at, frame_of, memory_of, model_in
 
 from lib_vitface import media
 from lib_vitface.errors import CheckpointError, ConsentError, InputError
-from lib_vitface.faces import mesh
+from lib_vitface.faces import align, mesh
 from lib_vitface.faceset.morphable import COEFFICIENTS, EXPRESSIONS, SHAPES, Morphable
 from lib_vitface.faceset.texture import Expression
 from lib_vitface.models.checkpoint import Checkpoint, save_model
@@ -101,6 +101,41 @@ def test_the_morphable_face_is_told(tmp_path: Path) -> None:
     other = save_model(model, {"morphable": {**face.arrays(), **shapes, "shape_source": shapes["shape_source"] + 1}})
     after = ModelSwapper(other, device="cpu")(FRAMES[:1], FACES[:1])[0].image
     assert np.abs(before.astype(int) - after).max() > 2
+
+
+def test_the_volume_is_told_where_the_head_is(tmp_path: Path) -> None:
+    model = model_in(tmp_path / "m", replace(TINY, volume_side=16), awake)
+    swap = ModelSwapper(model, device="cpu")
+    heads = swap.inputs(FRAMES, FACES)["picture_to_face"]
+    assert heads.shape == (3, 1, 3, 4)
+    turns = heads[:, 0, :, :3] / np.cbrt(np.linalg.det(heads[:, 0, :, :3]))[:, None, None]
+    yaws = [align.HeadFit(1, turn.T, np.zeros(3)).pose.yaw_deg for turn in turns]
+    np.testing.assert_allclose(yaws, [-6, 0, 6], atol=0.7)
+    plain = ModelSwapper(model_in(tmp_path / "p", TINY, awake), device="cpu")
+    assert "picture_to_face" not in plain.inputs(FRAMES, FACES)
+    (seen,) = swap(FRAMES[:1], FACES[:1])
+    swap._volume = False
+    (unseen,) = swap(FRAMES[:1], FACES[:1])
+    assert np.abs(seen.image.astype(int) - unseen.image).max() > 2
+
+
+def test_a_reference_is_asked_for_by_an_option(tmp_path: Path) -> None:
+    """Of a model of three: its own memory is drawn from, by the network that is told its number."""
+    space = tmp_path / "space"
+    record = steps.declare(space, LOOK, "A")
+    model = trained_under(tmp_path / "m", record, model_in(tmp_path / "m", replace(TINY, persons=3)))
+    green = memory_of((60, 200, 60)).arrays()
+    save_model(replace(model, notes={"references": ["me", "beard"]}), {"memory_reference2": green})
+    pictures = {
+        name: steps.open_swapper(asked(tmp_path, model, reference=name), space).inner(FRAMES[:1], FACES[1:2])[0]
+        for name in ("", "me", "beard")
+    }
+    middle = pictures["me"].image.shape[0] // 2
+    np.testing.assert_array_equal(pictures[""].image, pictures["me"].image)
+    assert np.abs(pictures["me"].image[middle, middle] - np.array(SHADES["source"])).max() < 20
+    assert np.abs(pictures["beard"].image[middle, middle] - np.array([60, 200, 60])).max() < 20
+    with pytest.raises(InputError, match="has no 'hat'; it has me, beard"):
+        steps.open_swapper(asked(tmp_path, model, reference="hat"), space)
 
 
 def test_it_runs_at_another_size(tmp_path: Path) -> None:

@@ -29,11 +29,14 @@ SETTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "hidden": ({"mask_patches": 0.3, "mask_pattern": "random", "attention_guided": 1.0, "covers": 1,
                 "cover_shapes": "objects"}, set()),
     "judges": ({"weight_geometry": 1, "weight_identity": 5, "dssim_scales": 3}, {"geometry", "identity"}),
+    "volume": ({"renderer": True}, {"volume", "depth"}),
+    "volume without depth": ({"renderer": True, "weight_depth": 0}, {"volume"}),
     "critic": ({"weight_gan": 0.1}, {"adversarial", "critic"}),
 }  # fmt: skip
 ALL = {
     "local_features": "attention", "clip_frames": 2, "memory_views": 4, "mask_patches": 0.3, "mask_pattern": "attention",
     "morphable": "film", "attention_guided": 0.5, "cover_shapes": "all", "weight_gan": 0.1, "weight_temporal": 1,
+    "renderer": True,
 }  # fmt: skip
 USUAL = {"step", "s", "wait", "dssim", "l1", "eyes_mouth", "edge", "mask", "total"}
 
@@ -78,6 +81,8 @@ def test_nothing_is_made_for_what_is_off(
         "lib_vitface.models.swapper.LocalEncoder", "lib_vitface.models.swapper.ViewMemory",
         "lib_vitface.models.encoder.TemporalAttention", "lib_vitface.training.data.Morphable.build",
         "lib_vitface.models.swapper.CoefficientTokens", "lib_vitface.models.decoder.Conditioning",
+        "lib_vitface.models.swapper.FaceVolume", "lib_vitface.training.objective.depth_loss",
+        "lib_vitface.training.sampler.atlas.depth_map",
     ):  # fmt: skip
         monkeypatch.setattr(name, refuse)
     train(options(facesets, tmp_path / "m", steps=1))

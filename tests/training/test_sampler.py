@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lib_vitface.faces import align
 from lib_vitface.faces.landmarks import five_points
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.training import recipes
@@ -101,6 +102,28 @@ def test_five_points_follow_the_picture(persons: list[Person]) -> None:
     plain = Sampler(persons, 2, PLAIN, 0).batch(0)
     frame = frames_of(persons[0], plain.wanted[:1])[0]
     np.testing.assert_allclose(plain.five[0], five_points(persons[0].landmarks[frame]), atol=1e-4)
+
+
+def test_heads_and_their_depth_follow_the_picture(persons: list[Person]) -> None:
+    """Moved, turned, mirrored: the eyes and lips of every picture lie in face space where they lie on the head itself."""
+    sampler = Sampler(persons, 8, Augmentation(1.5, 0, 0, 0.5), 0, Extras(rays=16))
+    batch = sampler.batch(0)
+    assert batch.picture_to_face is not None and batch.depth is not None and batch.depth_known is not None
+    assert batch.picture_to_face.shape == (8, 3, 4) and batch.depth.shape == batch.depth_known.shape == (8, 1, 16, 16)
+    for k in range(8):
+        person, matrix = persons[batch.identity[k]], batch.picture_to_face[k].astype(np.float64)
+        mirrored = np.linalg.det(matrix[:, :3]) < 0
+        rest = np.stack([align.fit_head(p).canonical(p) for p in person.landmarks])[:, PRIORITY_POINTS]
+        places = (rest - align.MIDDLE) * align.AXES / (align.HEIGHT_CM * align.COVERAGE / 2)
+        # back into the picture: depth is free, so the two rows of x and y are compared
+        back = np.linalg.inv(np.vstack([matrix, [0, 0, 0, 1]]))
+        pixels = (places @ back[:2, :3].T + back[:2, 3] + 1) * 32 - 0.5
+        gaps = np.abs(pixels - batch.points[k]).max(axis=(1, 2))
+        assert gaps.min() < 0.05, f"mirrored: {mirrored}"
+        known, depth = batch.depth_known[k, 0] > 0, batch.depth[k, 0]
+        assert 0.1 < known.mean() < 0.6 and -0.7 < depth[known].min() < depth[known].max() < 0.6
+    assert len(set(np.sign(np.linalg.det(batch.picture_to_face[:, :, :3])))) == 2
+    assert sampler.held_out(4).depth is not None and Sampler(persons, 4, PLAIN, 0).batch(0).depth is None
 
 
 @pytest.mark.parametrize("shapes", ["plain", "objects", "all"])

@@ -1,0 +1,148 @@
+"""A base: learned from many, resumed exactly, holding nobody, and worth something to who starts from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_faceset import write_faceset
+from safetensors import safe_open
+from safetensors.torch import load_file
+from test_trainer import options, stop_at
+
+from lib_vitface.errors import Cancelled, CheckpointError, InputError, NoFaceError
+from lib_vitface.models.checkpoint import open_model
+from lib_vitface.models.config import PRESETS, EncoderConfig, ViTSwapperConfig
+from lib_vitface.models.swapper import build_model
+from lib_vitface.options import build
+from lib_vitface.training import pretrain as module
+from lib_vitface.training import trainer
+from lib_vitface.training.base import load_base
+from lib_vitface.training.pretrain import BASE, STATE, Rotation, pretrain
+from lib_vitface.training.settings import PretrainOptions
+from lib_vitface.training.trainer import LOG, train
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("people")
+    return [write_faceset(root / f"p{k}", 20 + k, count=8) for k in range(4)]
+
+
+def asked(output: Path, **changes: Any) -> PretrainOptions:
+    values = {
+        "input": output, "output": output, "licence": "made up", "steps": 6, "batch": 4, "views": 4, "at_once": 2,
+        "precision": "float32", "device": "cpu", **changes,
+    }  # fmt: skip
+    return build(PretrainOptions, values)
+
+
+def test_people_come_in_turn_and_others_every_round(people: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROUND", 3)
+    sampler = Rotation(people, asked(people[0], batch=4), 64)
+    seen = {}
+    loaded = module.Rotation._load
+    monkeypatch.setattr(Rotation, "_load", lambda self, path: seen.setdefault(path, loaded(self, path)))
+    batches = [sampler.batch(step) for step in range(12)]
+    assert len(seen) > 2 and all((b.identity == 0).all() for b in batches)
+    again = Rotation(people, asked(people[0], batch=4), 64)
+    np.testing.assert_array_equal(again.batch(7).image, batches[7].image)  # whatever came before
+    assert (sampler.held_out(4).wanted == again.held_out(4).wanted).all() and (sampler.held_out(4).identity == 0).all()
+    all_at_once = Rotation(people, asked(people[0], at_once=4), 64)
+    means = [p.images.mean(axis=(0, 1, 2)) for p in all_at_once.persons]
+    who = [
+        [
+            int(np.argmin([np.abs(m - w.mean(axis=(1, 2)) * 255).sum() for m in means]))
+            for w in all_at_once.held_out(4).wanted
+        ]
+    ]
+    assert who == [[0, 1, 2, 3]]
+
+
+def test_a_base_is_resumed_exactly_and_holds_nobody(people: list[Path], tmp_path: Path) -> None:
+    result = pretrain(asked(tmp_path / "whole"), people)
+    with pytest.raises(Cancelled):
+        pretrain(asked(tmp_path / "parts"), people, stop_at(2))
+    assert open_model(tmp_path / "parts" / STATE).step == 2
+    pretrain(asked(tmp_path / "parts"), people)
+    whole, parts = (load_file(tmp_path / n / BASE) for n in ("whole", "parts"))
+    assert [k for k in whole if not torch.equal(whole[k], parts[k])] == []
+    assert (
+        result["step"] == 6 and result["people"] == 4 and result["bytes"] == (tmp_path / "whole" / BASE).stat().st_size
+    )
+    assert all(v.dtype == torch.float16 for v in whole.values())
+    assert {len(v) for k, v in whole.items() if k.endswith(".table.weight")} == {1}
+    with safe_open(tmp_path / "whole" / BASE, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+    assert (facts["licence"], facts["preset"], facts["people"]) == ("made up", "cpu", 4)
+    # no pictures, and no model that could be swapped with
+    assert not any(name.startswith("memory") for name in open_model(tmp_path / "whole" / STATE).files)
+
+
+def test_a_training_starts_from_it(people: list[Path], facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    pretrain(asked(tmp_path / "base", steps=60, at_once=4, learning_rate=2e-3), people)
+    base = tmp_path / "base" / BASE
+    config = PRESETS["cpu"]
+    model = build_model(config)
+    facts = load_base(base, model)
+    assert facts["share"] == 1 and facts["step"] == 60
+    found = load_file(base)
+    for name, value in model.state_dict().items():
+        expected = found[name].float()
+        assert torch.equal(value, expected.expand_as(value)), name
+    warm = train(options(facesets, tmp_path / "warm", steps=1, learning_rate=1e-7, base=base))
+    cold = train(options(facesets, tmp_path / "cold", steps=1, learning_rate=1e-7))
+    assert warm["base"]["share"] == 1 and cold["base"] is None
+    # it has learned what covers look like, which a fresh network has not
+    assert warm["held_out_loss"] < cold["held_out_loss"]
+    lines = [json.loads((tmp_path / n / LOG).read_text().splitlines()[0]) for n in ("warm", "cold")]
+    assert lines[0]["mask"] < lines[1]["mask"]
+    # further training does not go back to it
+    again = train(options(facesets, tmp_path / "warm", steps=2, base=base))
+    assert again["base"] is None and again["step"] == 2
+
+
+def test_what_it_does_not_know_stays_fresh(people: list[Path], facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    pretrain(asked(tmp_path / "base", steps=1), people)
+    result = train(
+        options(facesets, tmp_path / "m", steps=1, base=tmp_path / "base" / BASE, local_features="concat", renderer=True,
+                more_sources=[people[0]])
+    )  # fmt: skip
+    assert 0.1 < result["base"]["share"] < 1
+    config = trainer.make_config(options(facesets, tmp_path / "m", more_sources=[people[0]]))
+    torch.manual_seed(0)
+    model = build_model(config)
+    load_base(tmp_path / "base" / BASE, model)
+    table = model.state_dict()["decoder.tell.0.table.weight"]
+    assert torch.equal(table[0], table[1]) and (table[2] == 0).all()
+
+
+def test_what_is_no_base_is_refused(
+    people: list[Path], facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NoFaceError, match="at least two"):
+        pretrain(asked(tmp_path / "x"), people[:1])
+    pretrain(asked(tmp_path / "base", steps=1), people)
+    base = tmp_path / "base" / BASE
+    with pytest.raises(InputError, match="only vit"):
+        train(options(facesets, tmp_path / "s", base=base, encoder="saehd-df", resolution=64))
+    with pytest.raises(InputError, match="is not there"):
+        train(options(facesets, tmp_path / "n", base=tmp_path / "none"))
+    with pytest.raises(InputError, match="is no base"):
+        model = tmp_path / "base" / STATE
+        train(options(facesets, tmp_path / "n", base=model / open_model(model).files["weights"]))
+    other = ViTSwapperConfig(64, EncoderConfig(32, 8, 48, 2, 2), (8, 16, 24, 32), 8)
+    monkeypatch.setitem(PRESETS, "cpu", other)
+    with pytest.raises(CheckpointError, match="other sizes"):
+        train(options(facesets, tmp_path / "n", base=base))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        pretrain(asked(tmp_path / "base", steps=2), people)
+    base.write_bytes(base.read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(options(facesets, tmp_path / "n", base=base))
