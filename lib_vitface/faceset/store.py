@@ -141,23 +141,30 @@ class Faceset:
         parts = list(zip(*found, strict=True)) if found else [()] * len(names)
         return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
 
-    def array(self, name: str, kept: bool | None = True) -> Floats:
-        """One of `embedding` `[N, D]`, `expression` `[N, E]`, `light` `[N, L]`, `landmarks` `[N, 1404]` of all faces."""
+    def array(self, name: str, kept: bool | None = True, ids: NDArray[np.int64] | None = None) -> Floats:
+        """One of `embedding` `[N, D]`, `expression` `[N, E]`, `light` `[N, L]`, `landmarks` `[N, 1404]` of all faces, or of
+        those of `ids` in their order, whether kept or not."""
         if name not in rows.ARRAYS[1:]:
             raise ValueError(f"no such array: {name}")
-        join = f"FROM faces f JOIN arrays a ON a.id = f.id {_where(kept)}"
         with self._reading():
-            total = int(self._value(f"SELECT COUNT(*) {join}"))
+            if ids is None:
+                join = f"FROM faces f JOIN arrays a ON a.id = f.id {_where(kept)}"
+                total = int(self._value(f"SELECT COUNT(*) {join}"))
+                found: Iterator[Any] = self._db.execute(f"SELECT a.{name} {join} ORDER BY f.id")
+            else:
+                total = len(ids)
+                one = f"SELECT {name} FROM arrays WHERE id = ?"
+                found = (row for k in ids for row in self._db.execute(one, (int(k),)))
             out = np.zeros((total, 0), dtype=np.float32)
-            for i, (blob,) in enumerate(self._db.execute(f"SELECT a.{name} {join} ORDER BY f.id")):
+            for i, (blob,) in enumerate(found):
                 if i == 0:
                     out = np.zeros((total, len(blob) // 4), dtype=np.float32)
                 out[i] = np.frombuffer(blob, dtype="<f4")
         return out
 
-    def landmarks(self, kept: bool | None = True) -> Floats:
-        """`[N, 468, 3]` in crop pixels."""
-        flat = self.array("landmarks", kept)
+    def landmarks(self, kept: bool | None = True, ids: NDArray[np.int64] | None = None) -> Floats:
+        """`[N, 468, 3]` in crop pixels; of which faces, as `array`."""
+        flat = self.array("landmarks", kept, ids)
         return flat.reshape(len(flat), -1, 3)
 
     def embeddings(self, kept: bool | None = True) -> Floats:

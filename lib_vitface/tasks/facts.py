@@ -35,6 +35,8 @@ OPTIONAL = {
     "onnxscript": "writing exported models",
     "onnxruntime": "running exported models",
     "openvino": "running exported models faster on processors",
+    "accelerate": "training in several processes (--processes)",
+    "faiss": "telling apart the people of more than 50,000 faces",
     "rich": "progress bar",
     "diffusers": "redrawing the swapped face with a checkpoint of one's own (--denoise-checkpoint)",
 }
@@ -43,6 +45,7 @@ _DISTRIBUTIONS = {
     "PIL": "Pillow",
     "dlib": "dlib-bin",
     "c2pa": "c2pa-python",
+    "faiss": "faiss-cpu",
     "skimage": "scikit-image",
 }
 
