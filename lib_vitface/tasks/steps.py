@@ -87,8 +87,11 @@ def train(options: TrainOptions, host: Host, who: str = "", licence: str = "") -
     from lib_vitface.faceset.writer import sole_right
     from lib_vitface.jobs import JobStore
     from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.training.team import follows
     from lib_vitface.training.trainer import train as run
 
+    if follows():  # it writes nothing; the first process passes the gates and keeps the job
+        return run(options)
     with Faceset.open(options.target):
         pass  # says what is wrong with it before anything is made
     with _gate(host.workspace, "train"):
