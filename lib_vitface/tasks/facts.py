@@ -37,6 +37,7 @@ OPTIONAL = {
     "openvino": "running exported models faster on processors",
     "accelerate": "training in several processes (--processes)",
     "faiss": "telling apart the people of more than 50,000 faces",
+    "ray": "sharing a video among processes or machines (--workers)",
     "rich": "progress bar",
     "diffusers": "redrawing the swapped face with a checkpoint of one's own (--denoise-checkpoint)",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +250,8 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     with host.exclusive(), device.PeakMemory() as memory:
         denoiser = denoiser_of(options, host, options.device)
         swapper = open_swapper(options, host.workspace, host.tick)
-        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser)
+        make = partial(open_swapper, options, host.workspace)
+        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser, make)
         likeness = swapper.likeness()
         used = [member.network.device for member in members_of(swapper)]
         del swapper

@@ -22,7 +22,7 @@ from faceset_maker import noise_image
 
 from lib_vitface import media
 from lib_vitface.assets import locate
-from lib_vitface.errors import Cancelled, ConsentError, InputError, NoFaceError, OutputError
+from lib_vitface.errors import Cancelled, ConsentError, InputError, MissingDependencyError, NoFaceError, OutputError
 from lib_vitface.faces.align import invert, warp
 from lib_vitface.faceset import choice, coverage, inputs
 from lib_vitface.faceset.extract import extract
@@ -371,6 +371,13 @@ def with_note(jpeg: bytes, note: Any) -> bytes:
     length = struct.unpack(">H", jpeg[4:6])[0]
     data = pickle.dumps(note)
     return jpeg[: 4 + length] + b"\xff\xef" + struct.pack(">H", len(data) + 2) + data + jpeg[4 + length :]
+
+
+def test_workers_need_a_package(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do: `test_workers.py`."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match="pip install ray"):
+        extract(build(FacesetOptions, {"input": [source], "output": tmp_path / "out", "workers": 2}))
 
 
 def test_every_option_is_tried_here() -> None:
