@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import struct
 import subprocess
@@ -85,12 +86,14 @@ def rate(run: Run) -> dict[str, Any]:
         assert process.stdin is not None
         process.stdin.write(run.typed.encode())
         process.stdin.flush()
-        while process.poll() is None and (not seen or seen[-1][1] < run.enough):
-            time.sleep(_POLL_S)
-            done = run.count(Path(said.name))
-            if done and (not seen or done > seen[-1][1]):
-                seen.append((time.monotonic(), done))
-        _end(process)
+        try:
+            while process.poll() is None and (not seen or seen[-1][1] < run.enough):
+                time.sleep(_POLL_S)
+                done = run.count(Path(said.name))
+                if done and (not seen or done > seen[-1][1]):
+                    seen.append((time.monotonic(), done))
+        finally:
+            _end(process)
         last = [
             line
             for line in Path(said.name).read_text(errors="replace").replace("\r", "\n").splitlines()
@@ -319,6 +322,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no tool works on behind one's back
     given.folder = given.folder.resolve()
     count = write_frames(given.clip, given.folder / "frames", given.frames)
     found: dict[str, Any] = {"machine": cpu_name(), "cores": os.cpu_count(), "frames": count, "batch": given.batch}
