@@ -82,6 +82,21 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_of_process(name: str = "auto") -> torch.device:
+    """As `pick_device`; of several processes on one machine (`LOCAL_RANK` says which one this is) each takes a graphics card of its
+    own. Raises `InputError` where there are too few."""
+    import torch
+
+    device, own = pick_device(name), int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type != "cuda" or device.index is not None or own == 0:
+        return device
+    if own >= torch.cuda.device_count():
+        raise InputError(
+            f"There are {torch.cuda.device_count()} graphics cards here; start no more processes than that."
+        )
+    return torch.device("cuda", own)
+
+
 def nvidia_or_cpu() -> torch.device:
     """For outside packages that were made for CUDA and the processor only."""
     best = pick_device()

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"types", "options"},
     {"device", "assets", "media", "jobs"},
-    {"faces", "models", "losses"},
+    {"faces", "models", "losses", "workers"},
     {"faceset", "metrics", "provenance"},
     {"training", "swap"},
     {"tasks"},

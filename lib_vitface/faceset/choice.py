@@ -81,8 +81,7 @@ def thin(faceset: FacesetWriter, options: FacesetOptions) -> bool:
     mass = np.bincount(labels, weights=pool.seen)
     stay = np.zeros(len(pool.ids), dtype=bool)
     again: Counter[int] = Counter()
-    for person in range(len(mass)):
-        own = np.flatnonzero(labels == person)
+    for person, own in enumerate(cluster.members(labels)):
         quota = max(1, int(limit * mass[person] / mass.sum()))
         chosen = own[select.spread_out(pool.features[own], pool.worth[own], quota)]
         stay[chosen] = True
@@ -137,9 +136,7 @@ def choose(
             "person in them."
         )
     worth = pool.worth * likeness(pool.embeddings, labels)
-    landmarks = faceset.landmarks(kept=None)[own]
-    fresh = select.duplicates(landmarks, pool.fingerprints[own], worth[own], options.size, options.min_change)
-    stands_for = own[fresh]
+    stands_for = _repeats(faceset, pool, worth, labels, own, options)
     first = own[stands_for == own]
     chosen = first[_chosen(pool.features, worth, labels, first, options.max_faces)]
     reasons = np.full(len(pool.ids), STRANGER, dtype=object)
@@ -162,6 +159,25 @@ def choose(
     faceset.note("finished", True)
 
 
+def _repeats(
+    faceset: FacesetWriter,
+    pool: Pool,
+    worth: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    among: NDArray[np.int64],
+    options: FacesetOptions,
+) -> NDArray[np.int64]:
+    """For each of the faces `among` the place of the better one it repeats, or its own. Person by person: landmarks are the
+    largest of what is stored, and those of all would not fit into memory where there are very many."""
+    stands_for = among.copy()
+    for own in filter(len, cluster.members(labels[among])):
+        at = among[own]
+        landmarks = faceset.landmarks(ids=pool.ids[at])
+        fresh = select.duplicates(landmarks, pool.fingerprints[at], worth[at], options.size, options.min_change)
+        stands_for[own] = at[fresh]
+    return stands_for
+
+
 def _persons(faceset: FacesetWriter, pool: Pool, options: FacesetOptions) -> NDArray[np.int64]:
     """Identity number of every face: by its folder where everybody is kept and every input lies in a person's folder,
     else by its embedding."""
@@ -176,7 +192,7 @@ def _persons(faceset: FacesetWriter, pool: Pool, options: FacesetOptions) -> NDA
 
 def _most_alike(pool: Pool, labels: NDArray[np.int64], look: Floats) -> int:
     """The identity number whose mean is nearest to a look."""
-    return int(np.argmax([cluster.centre(pool.embeddings[labels == n]) @ look for n in range(int(labels.max()) + 1)]))
+    return int(np.argmax([cluster.centre(pool.embeddings[own]) @ look for own in cluster.members(labels)]))
 
 
 def _of(
@@ -207,8 +223,7 @@ def likeness(embeddings: Floats, labels: NDArray[np.int64]) -> NDArray[np.float6
     """0.1..1: how much each face looks like its own person's mean `[N]`. What hides a face makes it unlike itself: in a clip
     with hands before the eyes the cosine falls from 0.82..0.92 to 0.65..0.70, where no hand is found as often as it is."""
     found = np.ones(len(labels))
-    for person in np.unique(labels):
-        own = labels == person
+    for own in cluster.members(labels):
         cosine = embeddings[own] @ cluster.centre(embeddings[own])
         found[own] = np.clip((cosine - cluster.SAME_PERSON) / _TYPICAL, 0.1, 1.0)
     return found
@@ -222,11 +237,10 @@ def _chosen(
     max_faces: int,
 ) -> NDArray[np.int64]:
     """Places in `among` of at most `max_faces` faces; where several persons stay, each gets an equal share."""
-    persons = np.unique(labels[among])
-    counts = np.array([(labels[among] == person).sum() for person in persons])
+    persons = list(filter(len, cluster.members(labels[among])))
+    counts = np.array([len(own) for own in persons])
     found = []
-    for person, quota in zip(persons, shares(counts, max_faces), strict=True):
-        own = np.flatnonzero(labels[among] == person)
+    for own, quota in zip(persons, shares(counts, max_faces), strict=True):
         at = among[own]
         found.append(own[select.spread_out(features[at], worth[at], int(quota))])
     return np.sort(np.concatenate(found))

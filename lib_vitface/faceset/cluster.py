@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.errors import InputError, NoFaceError
+from lib_vitface.faceset import neighbours
 from lib_vitface.types import Floats
 
 SAME_PERSON = 0.363
@@ -17,6 +18,7 @@ seven persons, frames five apart: same person 0.34..1.00 (mean 0.69..0.94 a clip
 
 _TIGHT = 0.7  # faces this alike are one view of one person
 _MOST_VIEWS = 4000  # pairwise distances of more would not fit into memory
+_MANY = 50_000  # faces from which on neighbours are searched by a library, where it is installed
 _AMBIGUOUS = 0.5  # a second person seen this share as often as the first could be the wanted one as well
 
 
@@ -33,11 +35,13 @@ def identities(embeddings: Floats, weights: NDArray[np.floating] | None = None) 
     """Identity number `[N]` of unit embeddings `[N, D]`; 0 is the most frequent person, counted by `weights` `[N]`.
 
     Embeddings are first gathered into tight views, one pass in order; the views are joined by average linkage, which does
-    not chain two persons through one poor frame as single linkage does.
+    not chain two persons through one poor frame as single linkage does. From `_MANY` faces on this is approximate, see `_of_many`.
     """
     if not len(embeddings):
         return np.zeros(0, dtype=np.int64)
     weight = np.ones(len(embeddings)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(embeddings) >= _MANY and neighbours.available():
+        return by_frequency(_of_many(embeddings, weight), weight)
     views = gather(embeddings, weight, _TIGHT)
     if len(views.means) == 1:
         joined = np.zeros(1, dtype=np.int64)
@@ -50,6 +54,20 @@ def identities(embeddings: Floats, weights: NDArray[np.floating] | None = None) 
     else:
         joined = gather(views.means, views.weights, SAME_PERSON).labels
     return by_frequency(joined[views.labels], weight)
+
+
+def _of_many(embeddings: Floats, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """As `identities`, in no order of persons: views are gathered in each part of space by itself, and joined by `neighbours`."""
+    parts = neighbours.parts_of(embeddings)
+    labels = np.zeros(len(embeddings), dtype=np.int64)
+    means: list[Floats] = []
+    count = 0
+    for own in members(parts.assign(embeddings, 1).ravel()):
+        views = gather(embeddings[own], weights[own], _TIGHT)
+        labels[own] = count + views.labels
+        means.append(views.means)
+        count += len(views.means)
+    return neighbours.joined(np.concatenate(means), SAME_PERSON, parts)[labels]
 
 
 def gather(embeddings: Floats, weights: NDArray[np.float64], threshold: float) -> Views:
@@ -86,6 +104,12 @@ def by_frequency(labels: NDArray[np.int64], weights: NDArray[np.floating]) -> ND
     return rank[inverse]
 
 
+def members(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Where each number from 0 on stands in `labels` `[N]`, ascending; in one pass, however many numbers there are."""
+    counts = np.bincount(labels)
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+
+
 def centre(embeddings: Floats) -> Floats:
     """Mean of embeddings at unit length."""
     mean = embeddings.mean(axis=0)
@@ -101,7 +125,7 @@ def wanted(
     about equally frequent persons is meant.
     """
     if reference is not None:
-        alike = np.array([float(centre(embeddings[labels == n]) @ reference) for n in range(int(labels.max()) + 1)])
+        alike = np.array([float(centre(embeddings[own]) @ reference) for own in members(labels)])
         best = int(alike.argmax())
         if alike[best] < SAME_PERSON:
             raise NoFaceError(

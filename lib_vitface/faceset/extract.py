@@ -9,25 +9,30 @@ So a run that was killed goes on exactly as if it had not been.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lib_vitface.errors import ConsentError, InputError, OutputError
 from lib_vitface.faceset import choice, inputs, quality, select
-from lib_vitface.faceset.finder import Finder
-from lib_vitface.faceset.inputs import Input, Picture
+from lib_vitface.faceset.finder import Finder, Found
+from lib_vitface.faceset.inputs import Input
 from lib_vitface.faceset.record import NOVEL, Record
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import IMAGES, INDEX
 from lib_vitface.faceset.writer import LOCK, FacesetWriter, Progress, sole_right
-from lib_vitface.types import Face, Tick, no_tick
+from lib_vitface.types import Face, Floats, Tick, no_tick
+from lib_vitface.workers import Map, workers
 
 _STRETCH = 8
 _WINDOW = 48  # stored faces a new one is compared with, against repeats
+_SHARED = 8 * _STRETCH  # looked-at frames of a video that a worker is given at a time
 _FIXED = ("size", "image_format", "keep_strangers")
 
 
@@ -59,7 +64,9 @@ def extract(
         faceset.forget(NOVEL)  # rendered from what there was; from what there will be they are made anew
         finder = Finder(options)
         reference = None if options.person is None else finder.person(options.person)
-        _read_all(faceset, options, found, finder, tick, is_synthetic)
+        bar = _Bar(tick, [_length(one, options) for one in found])
+        with workers(options.workers, bar.again) if options.workers > 1 else nullcontext() as answers:
+            _read_all(faceset, options, found, _Looks(options, finder, answers), bar, is_synthetic)
         choice.choose(faceset, options, reference, consenting)
         if options.novel_views:
             from lib_vitface.faceset.novel import add_novel_views
@@ -121,21 +128,20 @@ def _read_all(
     faceset: FacesetWriter,
     options: FacesetOptions,
     found: Sequence[Input],
-    finder: Finder,
-    tick: Tick,
+    looks: _Looks,
+    bar: _Bar,
     is_synthetic: Callable[[Path], bool] | None,
 ) -> None:
     """Read every input that is not done yet. What a folder holds may be unusable and is noted; what was named may not."""
     places = [faceset.add_input(str(one.path.resolve()), inputs.stamp(one, options), one.person or "") for one in found]
     rows = {row["id"]: row for row in faceset.inputs()}
-    lengths = [_length(one, options) for one in found]
-    bar = _Bar(tick, sum(lengths))
-    for one, place, length in zip(found, places, lengths, strict=True):
-        bar.begin(one.path.name, length)
+    for one, place in zip(found, places, strict=True):
+        bar.begin(one.path.name)
         if not rows[place]["done"]:
             synthetic = is_synthetic is not None and is_synthetic(one.path)
             try:
-                _Reader(faceset, options, finder, place, synthetic).read(one, rows[place]["next_frame"], bar)
+                skip = rows[place]["next_frame"]
+                _Reader(faceset, options, place, synthetic).read(looks(one, skip), one, skip, bar)
             except InputError as error:
                 if one.named:
                     raise
@@ -151,52 +157,132 @@ def _length(one: Input, options: FacesetOptions) -> float:
 
 
 class _Bar:
-    """Progress over inputs whose lengths are estimates."""
+    """Progress over inputs whose lengths are estimates, in pictures."""
 
-    def __init__(self, tick: Tick, total: float) -> None:
-        self._tick, self._total, self._done = tick, total, 0.0
-        self._name, self._length = "", 0.0
+    def __init__(self, tick: Tick, lengths: Sequence[float]) -> None:
+        self._tick, self._total, self._done = tick, sum(lengths), 0.0
+        self._lengths, self._name, self._at = iter(lengths), "", 0.0
 
-    def begin(self, name: str, length: float) -> None:
-        self._name, self._length = name, length
+    def begin(self, name: str) -> None:
+        self._name, self._at, self._length = name, 0.0, next(self._lengths)
 
     def at(self, pictures: int) -> None:
-        self._tick(self._done + min(float(pictures), self._length), self._total, self._name)
+        self._at = min(float(pictures), self._length)
+        self.again()
+
+    def again(self) -> None:
+        """Say the same once more: whoever is told may want to stop."""
+        self._tick(self._done + self._at, self._total, self._name)
 
     def end(self) -> None:
-        self._done += self._length
-        self._tick(self._done, self._total, self._name)
+        self._done, self._at = self._done + self._length, 0.0
+        self.again()
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A picture's faces, best first: what there is to know of each with its embedding (or what gives it), or why it is not fit."""
+
+    index: int
+    faces: Sequence[str | tuple[Found, Floats | Callable[[], Floats]]]
+
+
+def _looked(one: Input, options: FacesetOptions, finder: Finder, skip: int) -> Iterator[_Looked]:
+    """The pictures of an input from number `skip` on, where a stretch begins. Raises InputError for what cannot be read."""
+    before: list[Face] | None = None
+    finder.begin()
+    for picture in inputs.pictures(one, options, skip):
+        before = finder.faces(picture, before if one.kind == "video" else None)
+        if picture.still:
+            finder.begin()
+        faces: list[str | tuple[Found, Floats | Callable[[], Floats]]] = []
+        for number, face in enumerate(before):
+            found = finder.measure(picture, face, number)
+            faces.append(found if isinstance(found, str) else (found, partial(finder.embed, picture.image, face)))
+        yield _Looked(picture.index, faces)
+        if picture.index // _step(one, options) % _STRETCH == _STRETCH - 1:
+            finder.begin()
+            before = None
+
+
+def _step(one: Input, options: FacesetOptions) -> int:
+    return options.every if one.kind == "video" else 1
+
+
+@dataclass(frozen=True)
+class _Part:
+    """So many looked-at pictures of a video, from number `skip` on, for a worker."""
+
+    one: Input
+    skip: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Looker:
+    """What a worker needs; called, it gives a function that looks at a part. Its answer has fewer pictures where the video ends, and
+    the sentence where it cannot be read on."""
+
+    options: FacesetOptions
+
+    def __call__(self) -> Callable[[_Part], tuple[list[_Looked], str]]:
+        finder = Finder(self.options)
+
+        def look(part: _Part) -> tuple[list[_Looked], str]:
+            found = []
+            try:
+                for one in itertools.islice(_looked(part.one, self.options, finder, part.skip), part.count):
+                    faces = [f if isinstance(f, str) else (f[0], f[1]() if callable(f[1]) else f[1]) for f in one.faces]
+                    found.append(replace(one, faces=faces))
+            except InputError as error:
+                return found, str(error)
+            return found, ""
+
+        return look
+
+
+class _Looks:
+    """Looks at inputs, in this process, or at videos in workers."""
+
+    def __init__(self, options: FacesetOptions, finder: Finder, answers: Map | None) -> None:
+        self._options, self._finder, self._answers = options, finder, answers
+
+    def __call__(self, one: Input, skip: int) -> Iterator[_Looked]:
+        """As `_looked`; the same pictures with the same faces."""
+        if self._answers is None or one.kind != "video":
+            yield from _looked(one, self._options, self._finder, skip)
+            return
+        step = _step(one, self._options)
+        count = _SHARED
+        parts: Iterable[_Part] = (_Part(one, k * step, count) for k in itertools.count(-(-skip // step), count))
+        for found, fault in self._answers(_Looker(self._options), parts):
+            yield from found
+            if fault:
+                raise InputError(fault)
+            if len(found) < count:
+                return
 
 
 class _Reader:
-    """Reads one input, stretch by stretch."""
+    """Stores what was seen of one input, stretch by stretch."""
 
-    def __init__(
-        self, faceset: FacesetWriter, options: FacesetOptions, finder: Finder, place: int, synthetic: bool
-    ) -> None:
-        self.faceset, self.options, self.finder, self.place, self.synthetic = faceset, options, finder, place, synthetic
+    def __init__(self, faceset: FacesetWriter, options: FacesetOptions, place: int, synthetic: bool) -> None:
+        self.faceset, self.options, self.place, self.synthetic = faceset, options, place, synthetic
         self._begin()
 
-    def read(self, one: Input, skip: int, bar: _Bar) -> None:
+    def read(self, looks: Iterator[_Looked], one: Input, skip: int, bar: _Bar) -> None:
         """Everything from picture `skip` on. Raises InputError for what cannot be read."""
-        before: list[Face] | None = None
-        step = self.options.every if one.kind == "video" else 1
-        for picture in inputs.pictures(one, self.options, skip):
-            order = picture.index // step
-            before = self.finder.faces(picture, before if one.kind == "video" else None)
-            if picture.still:
-                self.finder.begin()
-            self._look(picture, before)
-            skip = picture.index + 1
+        for looked in looks:
+            order = looked.index // _step(one, self.options)
+            self._take(looked)
+            skip = looked.index + 1
             bar.at(order + 1)
             if order % _STRETCH == _STRETCH - 1:
                 self._commit(skip)
-                before = None
         self._commit(skip, done=True)
 
     def _begin(self) -> None:
         choice.thin(self.faceset, self.options)
-        self.finder.begin()
         self.records: list[Record] = []
         self.window = deque(self.faceset.window(self.place, _WINDOW), maxlen=_WINDOW)
         self.frames = self.found = 0
@@ -209,22 +295,22 @@ class _Reader:
         if not done:
             self._begin()
 
-    def _look(self, picture: Picture, faces: Sequence[Face]) -> None:
-        """Measure the faces of a picture and store those that are fit and new."""
+    def _take(self, looked: _Looked) -> None:
+        """Store those faces of a picture that are fit and new."""
         self.frames += 1
-        self.found += len(faces)
-        for number, face in enumerate(faces):
-            result = self.finder.measure(picture, face, number)
-            if isinstance(result, str):
-                self.drops[result] += 1
+        self.found += len(looked.faces)
+        for number, face in enumerate(looked.faces):
+            if isinstance(face, str):
+                self.drops[face] += 1
                 continue
+            result, look = face
             known = next((k for k in self.window if self._repeats(result.record, k)), None)
             if known is not None:
                 self.drops[choice.REPEAT] += 1
                 self.again[known.frame, known.number] += 1
                 continue
-            name = f"{self.place:05d}_{picture.index:07d}_{number}.{self.options.image_format}"
-            embedding = self.finder.embed(picture.image, face)
+            name = f"{self.place:05d}_{looked.index:07d}_{number}.{self.options.image_format}"
+            embedding = look() if callable(look) else look
             record = replace(result.record, image=name, embedding=embedding, synthetic=self.synthetic)
             self.faceset.save_crop(name, result.crop, self.options.quality)
             self.records.append(record)

@@ -101,7 +101,8 @@ def _deepfacelab(value: Any, name: str) -> Note:
 def _points68(value: Any) -> Floats | None:
     """68 finite points, or None."""
     try:
-        points = np.asarray(value, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is not taken
+            points = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError):
         return None
     return points if points.shape == (68, 2) and bool(np.isfinite(points).all()) else None

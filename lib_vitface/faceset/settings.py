@@ -92,6 +92,14 @@ class FacesetOptions:
         "jpg", help="Format of the crops; png is lossless.", group=_OUTPUT, choices=("jpg", "png")
     )
     quality: int = option(96, help="JPEG quality of the crops.", group=_OUTPUT, low=70, high=100, advanced=True)
+    workers: int = option(
+        1,
+        help="Processes, here or on other machines, that share the pictures. Above 1 it needs the package ray.",
+        group=_OUTPUT,
+        low=1,
+        high=256,
+        advanced=True,
+    )
     exists: str = option(
         "resume",
         help="When the output is a faceset already: resume it (also adds new inputs), overwrite it, or fail.",

@@ -120,13 +120,13 @@ class Faceset:
         with self._reading():
             if ids is None:
                 for row in self._db.execute(f"{query} {_where(kept, novel)} ORDER BY f.id"):
-                    yield rows.from_row(row)
+                    yield self._record(row)
                 return
             for one in ids:
                 row = self._db.execute(f"{query} WHERE f.id = ?", (int(one),)).fetchone()
                 if row is None:
                     raise InputError(f"{self.path} has no face number {one}.")
-                yield rows.from_row(row)
+                yield self._record(row)
 
     def columns(
         self, *names: str, kept: bool | None = True, whole: bool = False, novel: bool = True
@@ -143,25 +143,43 @@ class Faceset:
         with self._reading():
             found = self._db.execute(query).fetchall()
         parts = list(zip(*found, strict=True)) if found else [()] * len(names)
-        return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+        arrays = {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+        if lacking := [name for name, values in arrays.items() if values.dtype.kind not in "if"]:
+            raise self._damaged(f"{lacking[0]} is no number")
+        return arrays
 
-    def array(self, name: str, kept: bool | None = True, *, novel: bool = True) -> Floats:
-        """One of `embedding` `[N, D]`, `expression` `[N, E]`, `light` `[N, L]`, `landmarks` `[N, 1404]` of all faces."""
+    def array(
+        self, name: str, kept: bool | None = True, ids: NDArray[np.int64] | None = None, *, novel: bool = True
+    ) -> Floats:
+        """One of `embedding` `[N, D]`, `expression` `[N, E]`, `light` `[N, L]`, `landmarks` `[N, 1404]` of all faces, or of
+        those of `ids` in their order, whether kept or not."""
         if name not in rows.ARRAYS[1:]:
             raise ValueError(f"no such array: {name}")
-        join = f"FROM faces f JOIN arrays a ON a.id = f.id {_where(kept, novel)}"
         with self._reading():
-            total = int(self._value(f"SELECT COUNT(*) {join}"))
+            if ids is None:
+                join = f"FROM faces f JOIN arrays a ON a.id = f.id {_where(kept, novel)}"
+                total = int(self._value(f"SELECT COUNT(*) {join}"))
+                found: Iterator[Any] = self._db.execute(f"SELECT a.{name} {join} ORDER BY f.id")
+            else:
+                total = len(ids)
+                one = f"SELECT {name} FROM arrays WHERE id = ?"
+                found = (row for k in ids for row in self._db.execute(one, (int(k),)))
             out = np.zeros((total, 0), dtype=np.float32)
-            for i, (blob,) in enumerate(self._db.execute(f"SELECT a.{name} {join} ORDER BY f.id")):
-                if i == 0:
-                    out = np.zeros((total, len(blob) // 4), dtype=np.float32)
-                out[i] = np.frombuffer(blob, dtype="<f4")
+            for i, (blob,) in enumerate(found):
+                try:
+                    values = np.frombuffer(blob, dtype="<f4")
+                    if i == 0:
+                        out = np.zeros((total, len(values)), dtype=np.float32)
+                except (TypeError, ValueError) as error:
+                    raise self._damaged(error) from None
+                if len(values) != out.shape[1]:
+                    raise self._damaged(f"{name} has {len(values)} numbers")
+                out[i] = values
         return out
 
-    def landmarks(self, kept: bool | None = True) -> Floats:
-        """`[N, 468, 3]` in crop pixels."""
-        flat = self.array("landmarks", kept)
+    def landmarks(self, kept: bool | None = True, ids: NDArray[np.int64] | None = None) -> Floats:
+        """`[N, 468, 3]` in crop pixels; of which faces, as `array`."""
+        flat = self.array("landmarks", kept, ids)
         return flat.reshape(len(flat), -1, 3)
 
     def embeddings(self, kept: bool | None = True) -> Floats:
@@ -255,6 +273,15 @@ class Faceset:
             yield
         except (sqlite3.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise CheckpointError(f"{self.path / INDEX} cannot be read ({error}); build the faceset again.") from None
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        try:
+            return rows.from_row(row)
+        except (TypeError, ValueError, ArithmeticError) as error:  # SQLite holds values of any type in any column
+            raise self._damaged(error) from None
+
+    def _damaged(self, what: object) -> CheckpointError:
+        return CheckpointError(f"{self.path / INDEX} holds a damaged face ({what}); build the faceset again.")
 
     def _value(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]

@@ -92,9 +92,11 @@ class CheckedSwapper:
         footage = self._embedder(image, replace(face, points=five_points(face.landmarks)))
         others = [other.likeness(look) for other in self._others]
         self._seen.append((self.record.likeness(look), float(look @ footage), others))
+        self._check()
+
+    def _check(self) -> None:
         found = self.likeness()
-        assert found is not None
-        reason = self._fault(found)
+        reason = "" if found is None else self._fault(found)
         if reason:
             self._refused(reason)
             raise ConsentError(reason)
@@ -113,6 +115,16 @@ class CheckedSwapper:
                 "that was trained by the right record."
             )
         return ""
+
+    def hand_over(self) -> list[tuple[float, float, list[float]]]:
+        """What was seen since the last time, for `take_over` in another process."""
+        seen, self._seen = self._seen, []
+        return seen
+
+    def take_over(self, seen: Sequence[tuple[float, float, list[float]]]) -> None:
+        """What another process saw. Raises `ConsentError` where the face is somebody else's, counted over all of it."""
+        self._seen += seen
+        self._check()
 
     def likeness(self) -> dict[str, Any] | None:
         """What was seen so far, JSON-ready; None where no face could be judged (all turned away or small)."""

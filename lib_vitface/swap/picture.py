@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,12 @@ def swap_input(
     store: JobStore,
     tick: Tick = no_tick,
     denoiser: Denoiser | None = None,
+    make: Callable[[], SwapModel] | None = None,
 ) -> dict[str, Any]:
-    """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one."""
+    """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one. `make` as in
+    `swap_video`."""
     if makes_video(options):
-        return swap_video(options, swapper, publisher, store, tick, denoiser)
+        return swap_video(options, swapper, publisher, store, tick, denoiser, make)
     return swap_images(options, swapper, publisher, store, tick, denoiser)
 
 

@@ -253,6 +253,14 @@ class PlainSwapOptions:
         advanced=True,
     )
     resume: bool = option(True, help="Go on with the same work where it was interrupted.", group=_RUN)
+    workers: int = option(
+        1,
+        help="Processes, here or on other machines, that share the chunks of a video. Above 1 it needs the package ray.",
+        group=_RUN,
+        low=1,
+        high=256,
+        advanced=True,
+    )
     device: str = option("auto", help="Device that runs the model: auto, cpu, cuda, cuda:1, mps.", group=_RUN)
     backend: str = option(
         "auto",

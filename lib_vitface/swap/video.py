@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,12 +26,15 @@ from lib_vitface.jobs import Chunk, Claim, Job, JobStore
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
 from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
+from lib_vitface.swap.chunks import ChunkWork, changed, segment_name
 from lib_vitface.swap.denoise import Guard, Redrawer
+from lib_vitface.swap.person import CheckedSwapper
 from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.steady import Counts, SteadyRedraw
 from lib_vitface.swap.stream import FrameStream
 from lib_vitface.types import Denoiser, Floats, Frame, SwapModel, Tick, no_tick
+from lib_vitface.workers import workers
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
@@ -46,10 +49,12 @@ def swap_video(
     store: JobStore,
     tick: Tick = no_tick,
     denoiser: Denoiser | None = None,
+    make: Callable[[], SwapModel] | None = None,
 ) -> dict[str, Any]:
     """Swaps the chosen face of `options.input` (a video) and publishes `options.output`. JSON-ready facts come back.
 
-    `denoiser` redraws it where `options.denoise` is above 0.
+    `denoiser` redraws it where `options.denoise` is above 0; `make` (picklable) makes the swapper in other processes, where
+    `options.workers` is above 1.
     With `options.resume` an unfinished job of `store` with the same options, input and model is gone on with. Raises
     `InputError` for unusable input or an output that exists, `NoFaceError`, `OutputError` (disk full), `Cancelled`.
     """
@@ -65,7 +70,7 @@ def swap_video(
     else:
         check_output(options)
         with store.claim(job.id) as claim:
-            claim.finish(_Run(options, swapper, publisher, claim, tick, settings, redrawer).all())
+            claim.finish(_Run(options, swapper, publisher, claim, tick, settings, redrawer, make).all())
     shutil.rmtree(job.folder, ignore_errors=True)
     return store.get(job.id).result or {}
 
@@ -91,6 +96,10 @@ def redrawer_of(options: SwapOptions, denoiser: Denoiser | None, words: tuple[st
     """The diffusion pass the options ask for, if they do. Raises `InputError` where nothing is there to draw."""
     if options.denoise <= 0 or options.opacity <= 0:
         return None
+    if options.workers > 1:
+        raise InputError(
+            "--workers: the diffusion pass needs the frames in a row; set --workers to 1, or --denoise to 0."
+        )
     if denoiser is None:
         raise InputError(
             "--denoise: there is no diffusion checkpoint here; name one with --denoise-checkpoint, or set it to 0."
@@ -100,7 +109,7 @@ def redrawer_of(options: SwapOptions, denoiser: Denoiser | None, words: tuple[st
 
 def find_job(store: JobStore, options: SwapOptions, denoiser: Denoiser | None = None) -> Job:
     """The unfinished job for exactly this work, or a new one where `check_output` has nothing against it."""
-    values = to_dict(replace(options, overwrite=False, resume=True))
+    values = to_dict(replace(options, overwrite=False, resume=True, workers=1))
     key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
     if options.denoise > 0 and denoiser is not None:
         key["checkpoint"] = denoiser.name
@@ -165,7 +174,9 @@ class _Run:
         tick: Tick,
         settings: media.EncodeSettings,
         redrawer: Redrawer | None = None,
+        make: Callable[[], SwapModel] | None = None,
     ) -> None:
+        self.make = make if options.workers > 1 else None
         self.redrawer = redrawer
         self.redrawn: Counts | None = None
         self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
@@ -284,6 +295,9 @@ class _Run:
 
     def swap(self, plan: Plan, count: int) -> None:
         """All segments that are not there yet."""
+        if self.make is not None:
+            self._swap_apart(count, self.make)
+            return
         first = _unbroken(self.claim.store.chunks(self.claim.job.id, "video"))
         self.resumed += first
         start = min(first * self.options.chunk_frames, count)
@@ -304,7 +318,31 @@ class _Run:
             segments.abort(error)
             raise
         if segments.written != count - start:
-            raise InputError(f"{self.options.input}: gave other frames when it was read again; is it being written to?")
+            raise InputError(changed(self.options.input))
+
+    def _swap_apart(self, count: int, make: Callable[[], SwapModel]) -> None:
+        """All segments that are not there yet, in workers."""
+        began = time.monotonic()
+        settings, suffix = media.segment_settings(self.settings, self.info, self.options.output)
+        there = self.claim.store.chunks(self.claim.job.id, "video")
+        self.resumed += len(there)
+        lacking = [k for k in range(-(-count // self.options.chunk_frames)) if k not in there]
+        work = ChunkWork(self.options, self.folder, count, self.publisher, settings, suffix, make)
+
+        def say(number: int = -1) -> None:
+            done = count - min(count, self.options.chunk_frames * (len(lacking) - number - 1))
+            self.tick(count + done, 2 * count, f"swapping in {self.options.workers} workers")
+
+        if not lacking:
+            return
+        at = -1
+        with workers(self.options.workers, lambda: say(at)) as answers:
+            for at, seen in enumerate(answers(work, lacking)):
+                self.claim.add_chunk("video", lacking[at], segment_name(lacking[at], suffix))
+                if isinstance(self.swapper, CheckedSwapper):
+                    self.swapper.take_over(seen)
+                say(at)
+        self.seconds["swap"] = {"wall": round(time.monotonic() - began, 3)}
 
     def _redraw(self, plan: Plan, start: int) -> SteadyRedraw | None:
         if self.redrawer is None:
@@ -326,7 +364,7 @@ class _Run:
 
         media.sweep(self.options.output)
         self.publisher.join(
-            [self.folder / _segment_name(k, suffix) for k in range(number)],
+            [self.folder / segment_name(k, suffix) for k in range(number)],
             self.options.output,
             source=self.options.input,
             settings=self.settings,
@@ -349,10 +387,6 @@ def _unbroken(chunks: dict[int, Chunk]) -> int:
     return number
 
 
-def _segment_name(number: int, suffix: str) -> str:
-    return f"video-{number:05}{suffix}"
-
-
 class _Segments:
     """Writes finished frames into one file per chunk and notes each in the store."""
 
@@ -366,7 +400,7 @@ class _Segments:
     def write(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
             if self._open is None:
-                path = self._run.folder / _segment_name(self._number, self._suffix)
+                path = self._run.folder / segment_name(self._number, self._suffix)
                 self._open = ExitStack()
                 self._writer = self._open.enter_context(
                     self._run.publisher.segment(path, self._run.info, self._settings)
@@ -380,7 +414,7 @@ class _Segments:
         if self._open is not None:
             stack, self._open = self._open, None
             stack.close()
-            self._run.claim.add_chunk("video", self._number, _segment_name(self._number, self._suffix))
+            self._run.claim.add_chunk("video", self._number, segment_name(self._number, self._suffix))
             self._number += 1
 
     def abort(self, error: BaseException) -> None:

@@ -35,6 +35,9 @@ OPTIONAL = {
     "onnxscript": "writing exported models",
     "onnxruntime": "running exported models",
     "openvino": "running exported models faster on processors",
+    "accelerate": "training in several processes (--processes)",
+    "faiss": "telling apart the people of more than 50,000 faces",
+    "ray": "sharing a video among processes or machines (--workers)",
     "rich": "progress bar",
     "diffusers": "redrawing the swapped face with a checkpoint of one's own (--denoise-checkpoint)",
 }
@@ -43,6 +46,7 @@ _DISTRIBUTIONS = {
     "PIL": "Pillow",
     "dlib": "dlib-bin",
     "c2pa": "c2pa-python",
+    "faiss": "faiss-cpu",
     "skimage": "scikit-image",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,11 @@ def train(options: TrainOptions, host: Host, who: str = "", licence: str = "") -
     from lib_vitface.faceset.writer import sole_right
     from lib_vitface.jobs import JobStore
     from lib_vitface.provenance.publish import Publisher
+    from lib_vitface.training.team import follows
     from lib_vitface.training.trainer import train as run
 
+    if follows():  # it writes nothing; the first process passes the gates and keeps the job
+        return run(options)
     with Faceset.open(options.target):
         pass  # says what is wrong with it before anything is made
     with _gate(host.workspace, "train"):
@@ -257,7 +261,8 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     with host.exclusive(), device.PeakMemory() as memory:
         denoiser = denoiser_of(options, host, options.device)
         swapper = open_swapper(options, host.workspace, host.tick)
-        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser)
+        make = partial(open_swapper, options, host.workspace)
+        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser, make)
         likeness = swapper.likeness()
         used = [member.network.device for member in members_of(swapper)]
         del swapper

@@ -29,6 +29,7 @@ from lib_vitface.losses import (
 from lib_vitface.models.critic import PatchCritic
 from lib_vitface.training.sampler import Samples
 from lib_vitface.training.settings import TrainOptions
+from lib_vitface.training.team import Team
 from lib_vitface.types import SwapperOutput
 
 
@@ -138,16 +139,17 @@ class Objective:
             terms["depth"] = depth_loss(output.depth.flatten(0, 1), depth, known)
         return terms
 
-    def learn(self) -> dict[str, float]:
-        """The critic's own step on the pictures of the last call."""
+    def learn(self, team: Team) -> dict[str, float]:
+        """The critic's own step on the pictures of the last call, the same in every process."""
         if self.critic is None or self.critic_optimizer is None or self._pair is None:
             return {}
         real, made = self._pair
         self.critic_optimizer.zero_grad()
         loss = critic_loss(self.critic(real), self.critic(made))
         loss.backward()
+        terms = team.average(self.critic.parameters(), {"critic": loss})
         self.critic_optimizer.step()
-        return {"critic": float(loss.detach())}
+        return {"critic": float(terms["critic"].detach())}
 
     def _of_autoencoder(
         self, image: torch.Tensor, covered: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor, mask: torch.Tensor

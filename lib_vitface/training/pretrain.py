@@ -25,6 +25,7 @@ from lib_vitface.training.objective import Objective
 from lib_vitface.training.optimizer import make_optimizer
 from lib_vitface.training.sampler import Extras, Sampler, Samples
 from lib_vitface.training.settings import PretrainOptions, TrainOptions
+from lib_vitface.training.team import Team
 from lib_vitface.types import Tick, no_tick
 
 BASE, STATE = "base.safetensors", "state"
@@ -118,7 +119,7 @@ def pretrain(options: PretrainOptions, people: Sequence[Path], tick: Tick = no_t
     )
     checkpoint = trainer._resume(state, config, run, device, None)
     sampler = Rotation(people, options, config.resolution, tick)
-    loop = trainer._Loop(asked, config, run, sampler, device, dtype, rate, None)
+    loop = trainer._Loop(asked, config, run, sampler, device, dtype, rate, None, Team())
     try:
         for event in loop.steps(tick):
             if event == "save":

@@ -6,7 +6,7 @@ would have had.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,7 @@ class Sampler:
     """Batches of source, target, and further facesets of the source. `batch(step)` depends on nothing but `seed` and `step`.
 
     `size` is the number of pictures, half of them the target's; with clips there are fewer of those, at least one of each person.
+    `part` says which of that many clips or single pictures `batch` makes: where several processes share a batch, each makes its own.
     """
 
     def __init__(
@@ -87,9 +88,12 @@ class Sampler:
         augmentation: Augmentation,
         seed: int,
         extras: Extras | None = None,
+        part: Callable[[int], slice] = slice,
     ) -> None:
         self.persons, self.size, self.augmentation, self.seed = persons, size, augmentation, seed
         self.extras = extras or Extras()
+        clips = size if self.extras.length == 1 else max(2, size // self.extras.length)
+        self._clips, self._own = clips, range(clips)[part(clips)]
         self._recipe = make_recipe(augmentation.recipe)
         self._tracks = [_tracks(person.times, person.training) for person in persons]
         self._held_out = [_tracks(person.times, _judged(person)) for person in persons]
@@ -99,20 +103,21 @@ class Sampler:
         random = np.random.default_rng((self.seed, 1, step))
         length = self.extras.length
         if length == 1:
-            turns = [self._turn(k, step) for k in range(self.size)]
-            chosen = [(who, int(random.choice(self.persons[who].training))) for who in turns]
-            samples = [self._sample(person, frame, random) for person, frame in chosen]
-            return self._complete(samples, chosen, random)
-        turns = [self._turn(k, step) for k in range(max(2, self.size // length))]
+            chosen = [(who, int(random.choice(self.persons[who].training))) for who in self._turns(step)]
+            samples = [self._sample(*chosen[k], np.random.default_rng((self.seed, 5, step, k))) for k in self._own]
+            return self._complete(samples, [chosen[k] for k in self._own], self.views(random, chosen))
         clips = [
             (who, self._clip(self._tracks[who], int(random.choice(self.persons[who].training)), random))
-            for who in turns
+            for who in self._turns(step)
         ]
-        samples = []
-        for k, (person, frames) in enumerate(clips):
+        views = self.views(random, [(person, f) for person, frames in clips for f in frames])
+        samples, chosen = [], []
+        for k in self._own:
+            person, frames = clips[k]
             # the frames of a clip are changed alike, or their motion would be the changes'
             samples += [self._sample(person, f, np.random.default_rng((self.seed, 3, step, k))) for f in frames]
-        return self._complete(samples, [(person, f) for person, frames in clips for f in frames], random)
+            chosen += [(person, f) for f in frames]
+        return self._complete(samples, chosen, views)
 
     def _turn(self, k: int, step: int = 0) -> int:
         """Whose the k-th picture or clip of a batch is: source and target alternate, and so do the source's facesets."""
@@ -120,6 +125,10 @@ class Sampler:
             return 1
         sources = [0, *range(IDENTITIES, len(self.persons))]
         return sources[(k // 2 + step) % len(sources)]
+
+    def _turns(self, step: int) -> list[int]:
+        """Whose the clips or single pictures of a batch are, those of all processes."""
+        return [self._turn(k, step) for k in range(self._clips)]
 
     def held_out(self, count: int) -> Samples:
         """The same unaugmented samples each time: held-out frames (training frames where a set is too small to hold any out)."""
@@ -136,7 +145,7 @@ class Sampler:
             for frame in self._clip(tracks, first, random) if length > 1 else [first]:
                 chosen.append((who, frame))
                 samples.append(plain._sample(who, frame, random, variant=k // 2 % 2))
-        return self._complete(samples, chosen, None)
+        return self._complete(samples, chosen, self.views())
 
     def views(self, random: np.random.Generator | None = None, shown: Sequence[tuple[int, int]] = ()) -> Floats | None:
         """Pictures `[P, V, 3, S, S]` 0..1 of all persons, None where there is no memory of views.
@@ -170,12 +179,12 @@ class Sampler:
         self,
         samples: Sequence[dict[str, np.ndarray]],
         chosen: Sequence[tuple[int, int]],
-        random: np.random.Generator | None,
+        views: Floats | None,
     ) -> Samples:
         """Samples stacked, with what `extras` asks for."""
         stacked = _stack(samples)
         length = self.extras.length
-        extra: dict[str, Any] = {"views": self.views(random, chosen)}
+        extra: dict[str, Any] = {"views": views}
         if length > 1:
             times = np.array([self.persons[who].times[frame][1] for who, frame in chosen], np.float64).reshape(
                 -1, length

@@ -246,6 +246,15 @@ class TrainOptions:
         200, help="Steps between pictures of progress; 0 makes none.", group="Saving", low=0, high=1_000_000
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+    processes: int = option(
+        1,
+        help="Processes that share each batch, one for each graphics card; on a processor, one for each group of cores. Needs the "
+        "package accelerate.",
+        group="Device",
+        low=1,
+        high=64,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)

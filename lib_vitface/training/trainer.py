@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from lib_vitface.training.optimizer import make_optimizer, rate_at
 from lib_vitface.training.preview import preview_sheet, views_sheet
 from lib_vitface.training.sampler import Extras, Sampler, Samples
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
+from lib_vitface.training.team import Team, TeamLost, gathered
 from lib_vitface.types import Batch, Image, Tick, no_tick
 
 LOG, JUDGED = "loss.jsonl", "held_out.jsonl"
@@ -92,11 +95,27 @@ def train(
     """Train until the asked steps or minutes are reached, and save. Returns figures of the run.
 
     `publish` writes a preview picture (through the only door, which marks it); without it no previews are made. Raises
-    `CheckpointError` where the folder holds another kind of model; `Cancelled` after a save where `tick` cancels.
+    `CheckpointError` where the folder holds another kind of model; `Cancelled` after a save where `tick` cancels; `TeamLost` after
+    a save where another process of the training ended. A process that follows (see `team`) returns nothing.
     """
-    config = make_config(options)
-    device = devices.pick_device(options.device)
+    device = devices.device_of_process(options.device)
     dtype = _precision(options.precision, device)
+    if dtype != torch.float16:  # which is no choice of a person's
+        options = dataclasses.replace(options, precision=str(dtype).removeprefix("torch."))  # all processes the same
+    with gathered(options, device) as team:
+        return _train(options, tick, consent_id, publish, team, device, dtype)
+
+
+def _train(
+    options: TrainOptions,
+    tick: Tick,
+    consent_id: str | None,
+    publish: Callable[[Path, Image], object] | None,
+    team: Team,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    config = make_config(options)
     torch.manual_seed(options.seed)
     model = build_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = config.kind
@@ -129,20 +148,27 @@ def train(
     memories = {f"memory_{person_name(number)}": person.memory.arrays() for number, person in enumerate(persons)}
     if kind == "vit" and options.morphable != "none":
         persons, memories["morphable"] = told_persons(persons, options.morphable_file)
-    sampler = make_sampler(options, persons, kind)
+    sampler = make_sampler(options, persons, kind, team)
+    with torch.no_grad():
+        size = float(sum(value.double().abs().sum() for value in model.state_dict().values()))
+    team.check_same(run.step, size, dtype.itemsize, *(float(person.landmarks.sum()) for person in persons))
+    loop = _Loop(options, config, run, sampler, device, dtype, rate, publish, team)
+    if team.rank:
+        for _ in loop.steps(no_tick):
+            pass
+        return {}
     if (pictures := sampler.views()) is not None:
         memories["views"] = {
             person_name(number): p.images[p.views[: options.memory_views]] for number, p in enumerate(persons)
         }
         if publish is not None and options.preview_steps:
             publish(_folder(options.model / "previews") / "views.png", views_sheet(pictures))
-    loop = _Loop(options, config, run, sampler, device, dtype, rate, publish)
     try:
         for event in loop.steps(tick):
             if event == "save":
                 checkpoint = _save(loop, checkpoint, memories)
                 memories = {}
-    except Cancelled:
+    except (Cancelled, TeamLost):
         _save(loop, checkpoint, memories)
         raise
     checkpoint = _save(loop, checkpoint, memories)
@@ -174,7 +200,7 @@ def reference_names(options: TrainOptions) -> list[str]:
     return names
 
 
-def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sampler:
+def make_sampler(options: TrainOptions, persons: list[Person], kind: str, team: Team | None = None) -> Sampler:
     """Batches as the options ask for. Raises `InputError` where they contradict each other."""
     vit = kind == "vit"
     if options.weight_temporal and vit and options.clip_frames == 1:
@@ -189,7 +215,7 @@ def make_sampler(options: TrainOptions, persons: list[Person], kind: str) -> Sam
     )
     rays = persons[0].images.shape[1] // 4 if options.renderer else 0
     extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views, rays) if vit else Extras()
-    return Sampler(persons, options.batch, augmentation, options.seed, extras)
+    return Sampler(persons, options.batch, augmentation, options.seed, extras, (team or Team()).part)
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
@@ -301,7 +327,7 @@ def _save_soup(loop: _Loop, checkpoint: Checkpoint) -> Checkpoint:
 
 
 class _Loop:
-    """One training run; `steps` yields "save" whenever a save is due."""
+    """One training run."""
 
     def __init__(
         self,
@@ -313,7 +339,9 @@ class _Loop:
         dtype: torch.dtype,
         rate: float,
         publish: Callable[[Path, Image], object] | None,
+        team: Team,
     ) -> None:
+        self.team = team
         self.options, self.config, self.run, self.sampler = options, config, run, sampler
         self.device, self.dtype, self.rate, self.publish = device, dtype, rate, publish
         self.budget_s = math.inf
@@ -325,16 +353,31 @@ class _Loop:
         """Share 0..1 of the asked training that is done."""
         return max(self.run.step / self.limit, self.run.elapsed_s / self.budget_s)
 
+    def goes_on(self, enough: bool = False) -> bool:
+        """Whether there is another step. All processes hear that, and the time so far, from the first."""
+        more, self.run.elapsed_s = self.team.hear(float(self.progress() < 1 and not enough), self.run.elapsed_s)
+        return bool(more)
+
     def steps(self, tick: Tick) -> Iterator[str]:
-        """Train. The next batch is made while this one is learned."""
-        options, run = self.options, self.run
+        """Train. The first process yields "save" whenever a save is due, and tells the others where it is stopped."""
+        try:
+            yield from self._steps(tick)
+        except (Cancelled, GeneratorExit):
+            with suppress(TeamLost):
+                self.goes_on(enough=True)
+            raise
+
+    def _steps(self, tick: Tick) -> Iterator[str]:
+        """The next batch is made while this one is learned."""
+        options, run, enough = self.options, self.run, False
+        record = _folder(options.model) / LOG if self.team.rank == 0 else Path(os.devnull)
         saved = backed_up = time.monotonic()
         with (
             ThreadPoolExecutor(1, "batches") as pool,
-            (_folder(options.model) / LOG).open("a", encoding="utf-8") as log,
+            record.open("a", encoding="utf-8") as log,
         ):
             coming = pool.submit(self.sampler.batch, run.step)
-            while self.progress() < 1:
+            while self.goes_on(enough):
                 began = time.monotonic()
                 samples = coming.result()
                 waited = time.monotonic() - began
@@ -347,6 +390,8 @@ class _Loop:
                     + "\n"
                 )
                 log.flush()
+                if self.team.rank:
+                    continue
                 tick(self.progress(), 1, f"step {run.step}, loss {terms.get('total', math.nan):.3f}")
                 if options.preview_steps and run.step % options.preview_steps == 0:
                     self.preview()
@@ -356,8 +401,7 @@ class _Loop:
                     if options.backup_hours and saved - backed_up > options.backup_hours * 3600:
                         back_up(open_model(options.model))
                         backed_up = saved
-                    if options.patience and run.since_best >= options.patience:
-                        return
+                    enough = 0 < options.patience <= run.since_best
 
     def step(self, samples: Samples) -> dict[str, float]:
         """One update; a step without finite loss or gradient changes nothing."""
@@ -369,6 +413,7 @@ class _Loop:
         run.optimizer.zero_grad(set_to_none=False)
         run.scaler.scale(terms["total"]).backward()
         run.scaler.unscale_(run.optimizer)
+        terms = self.team.average(run.model.parameters(), terms)
         norm = nn.utils.clip_grad_norm_(run.model.parameters(), self.options.clip or math.inf)
         if not (torch.isfinite(norm) and torch.isfinite(terms["total"])):
             run.scaler.update()  # float16: too large a scale is what usually went wrong, it is halved now
@@ -388,7 +433,7 @@ class _Loop:
             torch._foreach_lerp_([run.average[k] for k in floats], [current[k] for k in floats], 1 - decay)
             for name in run.average.keys() - set(floats):  # counters of batch normalisation
                 run.average[name].copy_(current[name])
-        return {**{k: float(v.detach()) for k, v in terms.items()}, **run.objective.learn()}
+        return {**{k: float(v.detach()) for k, v in terms.items()}, **run.objective.learn(self.team)}
 
     def losses(self, samples: Samples) -> dict[str, torch.Tensor]:
         """Named loss terms and their `total` for a batch."""
@@ -396,7 +441,7 @@ class _Loop:
         model = self.run.model
         with devices.autocast(self.device, self.dtype):
             if isinstance(model, ViTSwapper) and model.training:
-                random = np.random.default_rng((self.options.seed, 4, self.run.step))
+                random = np.random.default_rng((self.options.seed, 4, self.run.step, self.team.rank))
                 points = torch.from_numpy(samples.points).to(self.device)
                 batch, emphasis = guide(batch, points, model.encoder, self.options, random)
             output = model(batch)

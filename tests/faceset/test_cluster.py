@@ -7,7 +7,7 @@ import pytest
 from faceset_maker import unit_vector
 
 from lib_vitface.errors import InputError, NoFaceError
-from lib_vitface.faceset import cluster
+from lib_vitface.faceset import cluster, neighbours
 from lib_vitface.types import Floats
 
 
@@ -89,3 +89,22 @@ def test_a_reference_of_somebody_else_is_refused() -> None:
     vectors, _ = crowd([20, 18])
     with pytest.raises(NoFaceError, match=r"in none of the inputs \(likeness .*--person"):
         cluster.wanted(vectors, cluster.identities(vectors), np.ones(38), unit_vector(999))
+
+
+def test_members_are_the_places_of_each_number() -> None:
+    labels = np.array([2, 0, 2, 0, 4])
+    assert [own.tolist() for own in cluster.members(labels)] == [[1, 3], [], [0, 2], [], [4]]
+
+
+def test_nobody_needs_the_library_below_many_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "parts_of", lambda _: pytest.fail("the library was asked for few faces"))
+    vectors, _ = crowd([9, 9])
+    assert set(cluster.identities(vectors)) == {0, 1}
+
+
+def test_many_faces_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_MANY", 10)
+    monkeypatch.setattr(neighbours, "_PACKAGE", "a_package_that_is_not_there")
+    vectors, who = crowd([30, 20])
+    labels = cluster.identities(vectors)
+    assert set(labels[who == 0]) == {0} and set(labels[who == 1]) == {1}

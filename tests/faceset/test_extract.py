@@ -23,7 +23,7 @@ from faceset_maker import noise_image
 
 from lib_vitface import media
 from lib_vitface.assets import locate
-from lib_vitface.errors import Cancelled, ConsentError, InputError, NoFaceError, OutputError
+from lib_vitface.errors import Cancelled, ConsentError, InputError, MissingDependencyError, NoFaceError, OutputError
 from lib_vitface.faces.align import invert, warp
 from lib_vitface.faceset import choice, coverage, inputs, novel
 from lib_vitface.faceset.extract import extract
@@ -385,6 +385,13 @@ def test_missing_poses_are_rendered(source: Path, tmp_path: Path, monkeypatch: p
         assert len(views) == 3 and {made.image(view).shape for view in views} == {(512, 512, 3)}
         assert all(view.synthetic and view.image.endswith(".jpg") for view in views)
     assert make(tmp_path / "set", source, every=6, min_change=0.0)["novel"] == 0
+
+
+def test_workers_need_a_package(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do: `test_workers.py`."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match="pip install ray"):
+        extract(build(FacesetOptions, {"input": [source], "output": tmp_path / "out", "workers": 2}))
 
 
 def test_every_option_is_tried_here() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -327,3 +328,30 @@ def test_an_output_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(OutputError, match="cannot be written"):
         FacesetWriter.create(tmp_path / "file" / "set")
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ("UPDATE faces SET time_num = 'x'", lambda f: list(f.records())),
+        ("UPDATE faces SET time_den = 0", lambda f: list(f.records())),
+        ("UPDATE arrays SET landmarks = x'0011'", lambda f: list(f.records())),
+        ("UPDATE faces SET sharpness = 'x'", lambda f: f.columns("id", "sharpness")),
+        ("UPDATE arrays SET embedding = 'x' WHERE id = 1", lambda f: f.embeddings()),
+        ("UPDATE arrays SET embedding = x'00112233' WHERE id = 2", lambda f: f.embeddings()),
+    ],
+)
+def test_values_of_another_kind_are_a_damaged_faceset(tmp_path: Path, change: str, read: Any) -> None:
+    """SQLite keeps any value in any column; a damaged file may well be a sound database."""
+    folder = tmp_path / "f"
+    with FacesetWriter.create(folder, {}) as faceset:
+        source = faceset.add_input("a.mp4", "1")
+        faceset.add(source, [make_record(k, kept=True, reason="") for k in range(2)], Progress(2))
+        faceset.note("finished", True)
+    with sqlite3.connect(folder / INDEX) as database:
+        database.execute(change)
+    with (
+        Faceset.open(folder) as opened,
+        pytest.raises(CheckpointError, match=r"holds a damaged face .*build the faceset again"),
+    ):
+        read(opened)

@@ -17,6 +17,7 @@ from lib_vitface.faces import mesh
 from lib_vitface.models.checkpoint import back_up, open_model
 from lib_vitface.training.ensemble import average, soup
 from lib_vitface.training.objective import Objective
+from lib_vitface.training.team import Team
 from lib_vitface.training.trainer import LOG, make_config, train
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -88,7 +89,7 @@ def test_nothing_is_made_for_what_is_off(
     train(options(facesets, tmp_path / "m", steps=1))
     assert set(json.loads((tmp_path / "m" / LOG).read_text())) == USUAL
     objective = Objective(options(facesets, tmp_path / "m", weight_mask=0, weight_l1=0), "vit", torch.device("cpu"))
-    assert objective.critic is None and objective._judges == {} and objective.learn() == {}
+    assert objective.critic is None and objective._judges == {} and objective.learn(Team()) == {}
 
 
 def test_a_term_over_time_needs_clips(facesets: tuple[Path, Path], tmp_path: Path) -> None:
