@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,9 +70,9 @@ class White:
     def __init__(self) -> None:
         self.asked: list[Redraw] = []
 
-    def __call__(self, asked: Redraw) -> Image:
-        self.asked.append(asked)
-        return np.full_like(asked.image, 255)
+    def __call__(self, asked: Sequence[Redraw]) -> list[Image]:
+        self.asked += asked
+        return [np.full_like(one.image, 255) for one in asked]
 
 
 FREE = {"denoise_likeness": 0, "denoise_drift": 100, "denoise_light": 1, "occlusion": False}
