@@ -94,6 +94,12 @@ def gallery(label: str, elem_id: str, columns: int, height: int) -> Any:
     )
 
 
+def several(names: Sequence[str], chosen: Sequence[Any], **shared: Any) -> Any:
+    """A dropdown of which more than one can be taken; gradio 3 takes only what is in the list."""
+    own = {"allow_custom_value": True} if MAJOR >= 4 else {}
+    return gr.Dropdown(choices=[*names], value=[*chosen], multiselect=True, **own, **shared)
+
+
 def uploaded(value: Any) -> list[Path]:
     """The files of a `gr.File`, whatever the version gives for them. Raises `InputError` for anything else."""
     found = []

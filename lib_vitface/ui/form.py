@@ -185,7 +185,7 @@ def _path_control(form: Form, item: Declared, shared: Mapping[str, Any], files: 
     if role in _ROLE_NAMES:
         names = form.site.names(str(role))
         if item.many:
-            return gr.Dropdown(choices=names, value=default, multiselect=True, allow_custom_value=True, **shared)
+            return dialect.several(names, default, **shared)
         first = next(iter(names), None) if role == "model" and form.task == "swap" else None
         return gr.Dropdown(choices=names, value=text or first, allow_custom_value=True, **shared)
     hint = (
