@@ -139,7 +139,13 @@ def _tell(result: dict[str, Any], indent: str = "") -> None:
         elif isinstance(value, (list, tuple)) and any(isinstance(v, dict) for v in value):
             print(label)
             for item in value:
+                if any(isinstance(v, dict) for v in item.values()):
+                    print(f"{indent}  -")
+                    _tell(item, indent + "    ")
+                    continue
                 print(f"{indent}  - " + ", ".join(f"{k} {_text(v)}" for k, v in item.items() if v not in (None, "")))
+        elif isinstance(value, list) and value and isinstance(value[0], list):
+            print(label, f"{len(value)} x {len(value[0])} numbers (see --json)")
         elif isinstance(value, (list, tuple)):
             print(label, "; ".join(map(_text, value)) or "none")
         else:
@@ -147,6 +153,8 @@ def _tell(result: dict[str, Any], indent: str = "") -> None:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

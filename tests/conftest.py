@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -164,3 +165,30 @@ def clone_files(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(model_config.PRESETS, "cpu", small_clone.TINY)
         return small_clone.small_clone(tmp_path_factory.mktemp("clone files"), write_video)
+
+
+@pytest.fixture(scope="session")
+def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the swap detector, of weights by chance: what is done with scores can be tested without training."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from lib_vitface.models.detector import DetectorNet
+    from lib_vitface.provenance.detector import FILE
+
+    path = tmp_path_factory.mktemp("detector") / FILE
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        weights = DetectorNet().state_dict()
+    calibration = {"scale": 1.5, "offset": -0.5, "real": [round(-3 + k / 50, 2) for k in range(200)]}
+    save_file(weights, path, {"calibration": json.dumps(calibration), "facts": "{}"})
+    return path
+
+
+@pytest.fixture
+def detector_here(detector_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`inspect` finds this file."""
+    from lib_vitface.provenance import detector
+
+    monkeypatch.setattr(detector, "models_folder", lambda: detector_file.parent)
+    return detector_file

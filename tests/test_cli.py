@@ -211,12 +211,14 @@ def test_the_result_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     result = {
         "output": "a b.mp4", "marked": True, "left_out": [], "seconds": {"swap": 1.23456}, "names": ["x", "y"],
         "rows": [{"name": "n", "empty": None, "value": 0.5}],
+        "files": [{"file": "x", "mark": {"present": False, "id": None}, "map": [[0.1, 0.2]]}],
     }  # fmt: skip
     instead("doctor", lambda ready, host: result, monkeypatch)
     assert main(["doctor"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "output: a b.mp4", "marked: yes", "left out: none", "seconds:", "  swap: 1.235", "names: x; y", "rows:",
-        "  - name n, value 0.5",
+        "  - name n, value 0.5", "files:", "  -", "    file: x", "    mark:", "      present: no", "      id: none",
+        "    map: 1 x 2 numbers (see --json)",
     ]  # fmt: skip
 
 

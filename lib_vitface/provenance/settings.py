@@ -70,10 +70,15 @@ class ConsentOptions:
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Looks for the invisible mark in the pixels and for the statement in the file."""
+    """Looks for the invisible mark in the pixels and for manifest and statement in the file, and scores faces."""
 
     input: list[Path] = option(help="Pictures, videos, or folders of them.", group=_FILES, kind="paths")
     frames: int = option(24, help="Frames of a video that are read.", group="Reading", low=1, high=10_000)
     search: bool = option(
         True, help="Also look for the mark in cropped, framed or zoomed copies (slower).", group="Reading"
+    )
+    detector: bool = option(
+        True,
+        help="Also score faces for traces of a swap, where the detector was trained; a hint, no proof (slower).",
+        group="Reading",
     )

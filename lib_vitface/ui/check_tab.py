@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,18 @@ from lib_vitface import media
 from lib_vitface.errors import ViTFaceError
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.tasks.settings import DoctorOptions
+from lib_vitface.types import Image
 from lib_vitface.ui import dialect, form, markup, plots
 from lib_vitface.ui.runner import Runner
 
-HINT = "Drop any picture or video: the invisible mark in its pixels, manifest and statement in its file are looked for."
+HINT = (
+    "Drop any picture or video: the invisible mark in its pixels, manifest and statement in its file are looked for, and faces are "
+    "scored for traces of a swap where the detector was trained."
+)
 _PLOTTED = 60
+PLOT = "Traces of a swapped face in single frames (0 to 1)"
+HEAT = "Frame with the highest score; the redder, the more it looks like a swap there."
+_TOLD = ("lowest", "median", "highest", "real_in_100_at_median", "real_in_100_at_highest")
 
 
 def build(runner: Runner) -> None:
@@ -28,6 +37,7 @@ def build(runner: Runner) -> None:
         with gr.Column(scale=5):
             said = gr.HTML(markup.message(HINT), elem_id="vitface-inspect-result")
             plot = gr.HTML("", elem_id="vitface-inspect-plot")
+            traces = gr.HTML("", elem_id="vitface-inspect-detector")
     with gr.Accordion("This machine", open=False, elem_id="vitface-doctor"):
         machine = form.build(runner.site, "doctor", DoctorOptions, "vitface-doctor")
         look = gr.Button("Look", elem_id="vitface-doctor-run")
@@ -38,9 +48,11 @@ def build(runner: Runner) -> None:
         try:
             found = runner.run_now("inspect", fields.read(values))
         except ViTFaceError as error:
-            return [markup.message(str(error), "bad"), ""]
+            return [markup.message(str(error), "bad"), "", ""]
         files = found["files"]
-        return ["".join(verdict(one) for one in files), mark_plot(runner, Path(files[0]["file"]))]
+        first = Path(files[0]["file"])
+        shown = traces_of(first) if files[0]["detector"]["frames"] else ""
+        return ["".join(verdict(one) for one in files), mark_plot(runner, first), shown]
 
     def doctor(*values: Any) -> str:
         try:
@@ -49,12 +61,12 @@ def build(runner: Runner) -> None:
             return markup.message(str(error), "bad")
         return markup.messages(found["problems"], "bad") + markup.table(markup.facts(found))
 
-    dialect.on(run.click, check, fields.components, [said, plot])
+    dialect.on(run.click, check, fields.components, [said, plot, traces])
     dialect.on(look.click, doctor, machine.components, [report])
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """One file's answer and what it rests on."""
+    """One file's answer and what it rests on: the mark, what the file says of itself, and last the detector's hint."""
     name = Path(found["file"]).name
     if found["synthetic"]:
         whose = f", by consent of {found['consent_of']}" if found["consent_of"] else ""
@@ -67,7 +79,9 @@ def verdict(found: dict[str, Any]) -> str:
         "mark": found["mark"],
         **{name: found[name] or "none" for name in ("manifest", "statement", "signed_record")},
     }
-    return head + markup.table(markup.facts(told))
+    hint = found["detector"]
+    told["detector"] = {name: hint[name] for name in _TOLD if hint[name] is not None} or "nothing was scored"
+    return head + markup.table(markup.facts(told)) + markup.message(hint["said"])
 
 
 def mark_plot(runner: Runner, path: Path) -> str:
@@ -77,11 +91,40 @@ def mark_plot(runner: Runner, path: Path) -> str:
 
     if not media.is_video(path):
         return ""
-    info = media.probe(path)
-    step = max(1, int(info.duration * info.fps) // _PLOTTED)
     key = known_mark_key(runner.site.workspace)
     times, scores = [], []
-    for frame in itertools.islice(media.read_frames(path), 0, None, step):
-        times.append(float(frame.time))
-        scores.append(read([frame.image], key, search=False).score)
+    for time_s, image in _spread(path):
+        times.append(time_s)
+        scores.append(read([image], key, search=False).score)
     return plots.lines({"mark": scores}, "Mark in single frames (standard deviations above chance)", "second", times)
+
+
+def traces_of(path: Path) -> str:
+    """The detector's score of single frames as a plot (of a video), and the heat map over the frame that scores highest."""
+    from lib_vitface.provenance.detector import NO_PROOF, SwapDetector, overlay
+
+    detector, found = SwapDetector(), []
+    highest: tuple[float, str] = (-math.inf, "")
+    for time_s, image in _spread(path):
+        one = detector.look(image, time_s)
+        if one is None:
+            continue
+        found.append(one)
+        if one.logit > highest[0]:
+            highest = (one.logit, markup.data_url(overlay(image, one), 640))
+    if not found:
+        return ""
+    times, scores = [one.time_s for one in found], [one.score for one in found]
+    plot = plots.lines({"score": scores}, PLOT, "second", times, limits=(0.0, 1.0)) if len(found) > 1 else ""
+    picture = f'<img class="vitface-heat" src="{highest[1]}" alt="{HEAT}">'
+    return plot + picture + markup.message(HEAT) + markup.message(NO_PROOF)
+
+
+def _spread(path: Path) -> Iterator[tuple[float, Image]]:
+    """The picture, or about `_PLOTTED` frames over the whole video, with their times in seconds."""
+    if not media.is_video(path):
+        yield 0.0, media.read_image(path)
+        return
+    info = media.probe(path)
+    step = max(1, int(info.duration * info.fps) // _PLOTTED)
+    yield from ((float(frame.time), frame.image) for frame in itertools.islice(media.read_frames(path), 0, None, step))

@@ -16,15 +16,24 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 34
 _POINTS = 400
 
 
-def lines(series: Series, title: str, x_name: str, x: Sequence[float] | None = None) -> str:
-    """One line per name over `x` (by default 0, 1, 2 …). Values that are not finite leave gaps. Empty where there is nothing."""
+def lines(
+    series: Series,
+    title: str,
+    x_name: str,
+    x: Sequence[float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """One line per name over `x` (by default 0, 1, 2 …). Values that are not finite leave gaps. `limits` are the ends of the upright
+    axis, by default those of the values. Empty where there is nothing."""
     known = {name: np.asarray(values, dtype=np.float64) for name, values in series.items() if len(values)}
     finite = [v[np.isfinite(v)] for v in known.values()]
     finite = [v for v in finite if len(v)]
     if not finite:
         return ""
     low, high = float(min(v.min() for v in finite)), float(max(v.max() for v in finite))
-    if high - low < 1e-9:
+    if limits is not None:
+        low, high = limits
+    elif high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     places = np.asarray(x if x is not None else np.arange(max(len(v) for v in known.values())), dtype=np.float64)
     span = float(places[0]), float(max(places[-1], places[0] + 1e-9))

@@ -14,7 +14,8 @@ import pytest
 gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements-ui.txt)")
 
 from lib_vitface.provenance import challenge  # noqa: E402
-from lib_vitface.ui import dataset_tab, faces, markup, tabs  # noqa: E402
+from lib_vitface.provenance.detector import NO_PROOF  # noqa: E402
+from lib_vitface.ui import check_tab, dataset_tab, faces, markup, tabs  # noqa: E402
 from lib_vitface.ui import form as forms  # noqa: E402
 from lib_vitface.ui.runner import Runner  # noqa: E402
 from lib_vitface.ui.site import Site  # noqa: E402
@@ -66,7 +67,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def further() -> set[str]:
     """What appears later: states, orders of the gallery, the queue's head, settings of the WebUI."""
     found = {*faces.ORDERS, *dataset_tab.WHICH, *markup.STATES.values(), "before", "after"}
-    found |= {"Task", "State", "Done", "Note", "Begun"}
+    found |= {"Task", "State", "Done", "Note", "Begun", check_tab.PLOT, check_tab.HEAT, NO_PROOF}
     found |= {*challenge.WORDS.values(), dataset_tab.SEEN, dataset_tab.NO_PROMPTS, dataset_tab.NO_CLIP}
     settings = (ROOT / "lib_vitface" / "hosts" / "webui.py").read_text(encoding="utf-8")
     found |= {text for text in JAPANESE if f'"{text}"' in settings}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import pytest
 
 gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements-ui.txt)")
 
+from lib_vitface import media  # noqa: E402
+from lib_vitface.assets import locate  # noqa: E402
 from lib_vitface.errors import InputError  # noqa: E402
 from lib_vitface.jobs import Job  # noqa: E402
 from lib_vitface.metrics.settings import EvaluateOptions  # noqa: E402
+from lib_vitface.provenance.detector import NO_PROOF  # noqa: E402
+from lib_vitface.provenance.inspect import inspect  # noqa: E402
+from lib_vitface.provenance.settings import InspectOptions  # noqa: E402
 from lib_vitface.swap.settings import SwapOptions  # noqa: E402
 from lib_vitface.types import Face  # noqa: E402
-from lib_vitface.ui import blind, dialect, faces, footage, history  # noqa: E402
+from lib_vitface.ui import blind, check_tab, dialect, faces, footage, history  # noqa: E402
 from lib_vitface.ui import form as forms  # noqa: E402
 from lib_vitface.ui.evaluate_tab import MeasureForm  # noqa: E402
 from lib_vitface.ui.panel import Panel  # noqa: E402
@@ -194,3 +200,28 @@ def test_results_outside_the_folders_are_not_shown(runner: Runner) -> None:
     found: Job = runner.get(job.id)
     assert result_of(runner, found) is None
     assert result_of(runner, None) is None
+
+
+@pytest.mark.usefixtures("detector_here")
+def test_the_check_tab_shows_the_detectors_scores_over_time_and_where(tmp_path: Path) -> None:
+    """Every frame's score in a plot from 0 to 1, the heat map, and beside them that it is no proof."""
+    found = inspect(InspectOptions([locate("sample_source")], frames=3, search=False), tmp_path)["files"][0]
+    said = check_tab.verdict(found)
+    names = [said.index(f"<td>{name} · ") for name in ("mark", "detector")]
+    assert names == sorted(names) and said.index("<td>manifest") < names[1] < said.index("of every 100 real frames")
+    assert said.rstrip().endswith("not.</div>")
+    shown = check_tab.traces_of(locate("sample_source"))
+    line = re.search(r'class="vitface-line vitface-line-0" d="([^"]+)"', shown)
+    assert line is not None and line.group(1).count("L") >= 30, "a point for each frame that is looked at"
+    assert ">0<" in shown and ">1<" in shown, "the whole range, so that small scores look small"
+    assert "data:image/jpeg" in shown and check_tab.HEAT in shown and NO_PROOF in shown
+
+
+@pytest.mark.usefixtures("detector_here")
+def test_the_check_tab_scores_a_picture_without_a_plot(tmp_path: Path) -> None:
+    image = next(iter(media.read_frames(locate("sample_source")))).image
+    media.write_image(tmp_path / "x.png", image)
+    shown = check_tab.traces_of(tmp_path / "x.png")
+    assert "<svg" not in shown and "data:image/jpeg" in shown
+    media.write_image(tmp_path / "none.png", np.full((80, 80, 3), 90, np.uint8))
+    assert check_tab.traces_of(tmp_path / "none.png") == ""
