@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_video
 
 from lib_vitface.faceset import interop
 
@@ -99,8 +99,8 @@ def test_crops_carry_the_note_that_faceswap_writes(tmp_path: Path) -> None:
     assert len(peers._POINTS68) == 68 and max(peers._POINTS68) < 468
 
 
-def test_frames_are_those_of_the_clip(tmp_path: Path) -> None:
+def test_frames_are_those_of_the_clip(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     pictures = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(6)]
-    clip = write_video(tmp_path / "a.mkv", pictures, codec="ffv1", pixel_format="bgr0")
+    clip = make_video(tmp_path / "a.mkv", pictures, codec="ffv1", pixel_format="bgr0")
     assert peers.write_frames(clip, tmp_path / "frames", 4) == 4
     assert [p.name for p in sorted((tmp_path / "frames").iterdir())] == [f"{k:06}.png" for k in range(1, 5)]

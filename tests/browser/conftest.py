@@ -12,14 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 import pytest
+from camera import CHROMIUM, launched, write_camera
 from driving import enter
 from environments import NAMES, WEBUI, CannotBeMadeError, python_of
 
@@ -28,10 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "webui"))
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("VITFACE_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
 SHOTS = os.environ.get("VITFACE_SHOTS")
-WIDTH, HEIGHT = 640, 480  # of the camera
 Serve = Callable[..., AbstractContextManager[str]]
 
 
@@ -153,28 +149,6 @@ def outputs(address: str) -> Iterator[Path]:
     yield folder
     for path in {*folder.iterdir()} - before:
         path.unlink() if path.is_file() else shutil.rmtree(path)
-
-
-def write_camera(path: Path, pictures: Sequence[np.ndarray] = (), fps: int = 10) -> None:
-    """What the camera sees, over and over: a face of the sample clip, or pictures `[H, W, 3]`, as the raw video (YUV4MPEG2)
-    that Chromium takes for one. A file that is open already is left to who reads it."""
-    from small_clone import images
-
-    shown = list(pictures) or images("sample_source", 1, (WIDTH, HEIGHT)) * 10
-    height, width = shown[0].shape[:2]
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C420jpeg\n".encode())
-        for picture in shown:
-            planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
-            file.write(b"FRAME\n" + np.ascontiguousarray(planes).tobytes())
-    temporary.replace(path)
-
-
-def launched(chromium: Any, camera: Path) -> Any:
-    """A browser with a camera before which a file is shown."""
-    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    return chromium.launch(executable_path=CHROMIUM, args=[*flags, f"--use-file-for-fake-video-capture={camera}"])
 
 
 @pytest.fixture(scope="session")

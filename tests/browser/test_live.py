@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from acting import DRAWN, acted, play
+from camera import launched, write_camera
 from driving import enter, open_tab, type_into, unfold, wait_for
 
 from lib_vitface.provenance.challenge import WORDS, Prompt
@@ -27,8 +28,6 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Path:
-    from conftest import write_camera
-
     path = tmp_path / "camera.y4m"
     write_camera(path)
     return path
@@ -37,8 +36,6 @@ def camera(tmp_path: Path) -> Path:
 @pytest.fixture
 def stage(browser: Any, serve: Any, camera: Path, tmp_path: Path) -> Iterator[Any]:
     """The page in a browser of its own, whose camera shows the file."""
-    from conftest import launched
-
     own = launched(browser.browser_type, camera)
     page = own.new_context(viewport={"width": 1300, "height": 900}, permissions=["camera"]).new_page()
     page.add_init_script(NOTE_CAMERA)
@@ -89,7 +86,6 @@ def filmed(page: Any, until_s: float) -> None:
 
 
 def test_a_record_by_live_capture(stage: Any, camera: Path, tmp_path: Path) -> None:
-    from conftest import write_camera
     from small_clone import images
 
     page = stage
