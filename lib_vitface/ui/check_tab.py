@@ -37,7 +37,7 @@ def build(runner: Runner) -> None:
         with gr.Column(scale=5):
             said = gr.HTML(markup.message(HINT), elem_id="vitface-inspect-result")
             plot = gr.HTML("", elem_id="vitface-inspect-plot")
-            traces = gr.HTML("", elem_id="vitface-inspect-detector")
+            traces = gr.HTML("", elem_id="vitface-inspect-scores")
     with gr.Accordion("This machine", open=False, elem_id="vitface-doctor"):
         machine = form.build(runner.site, "doctor", DoctorOptions, "vitface-doctor")
         look = gr.Button("Look", elem_id="vitface-doctor-run")
