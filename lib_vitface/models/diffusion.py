@@ -138,13 +138,14 @@ def looking_at_the_first(network: Any, frames: int) -> Iterator[None]:
     if not layers:
         raise InputError("--denoise-attention: this checkpoint has no U-Net with self-attention; switch it off.")
 
-    def both(layer: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    # the layers of one network are all alike
+    name = "context" if "context" in inspect.signature(layers[0].forward).parameters else "encoder_hidden_states"
+
+    def both(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         import torch
 
         tokens = given[0]
         first = tokens.unflatten(0, (-1, frames))[:, :1].expand(-1, frames, -1, -1).flatten(0, 1)
-        known = inspect.signature(layer.forward).parameters
-        name = "context" if "context" in known else "encoder_hidden_states"
         return given, {**named, name: torch.cat([first, tokens], 1)}
 
     hooks = [layer.register_forward_pre_hook(both, with_kwargs=True) for layer in layers]

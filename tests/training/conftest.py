@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from made_faceset import write_faceset
 
+from lib_vitface.faceset.store import Faceset
 from lib_vitface.models.config import PRESETS, EncoderConfig, SAEHDConfig, ViTSwapperConfig
 from lib_vitface.training import trainer
+from lib_vitface.training.data import Person, load_person
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,16 @@ def facesets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of a source and a target."""
     root = tmp_path_factory.mktemp("facesets")
     return write_faceset(root / "source", 1), write_faceset(root / "target", 2)
+
+
+@pytest.fixture(scope="module")
+def persons(facesets: tuple[Path, Path]) -> list[Person]:
+    """The two in memory, at 64 px with six views each."""
+    found = []
+    for path in facesets:
+        with Faceset.open(path) as faceset:
+            found.append(load_person(faceset, 64, 6))
+    return found
 
 
 @pytest.fixture

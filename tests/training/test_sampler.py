@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,22 +10,12 @@ import pytest
 
 from lib_vitface.faces import align
 from lib_vitface.faces.landmarks import five_points
-from lib_vitface.faceset.store import Faceset
 from lib_vitface.training import recipes
 from lib_vitface.training.augment import Augmentation, paint_cover
-from lib_vitface.training.data import Person, load_person
+from lib_vitface.training.data import Person
 from lib_vitface.training.sampler import PRIORITY_POINTS, Extras, Sampler
 
 PLAIN = Augmentation(0, 0, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def persons(facesets: tuple[Path, Path]) -> list[Person]:
-    found = []
-    for path in facesets:
-        with Faceset.open(path) as faceset:
-            found.append(load_person(faceset, 64, 6))
-    return found
 
 
 def frames_of(person: Person, pictures: np.ndarray) -> list[int]:

@@ -14,12 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from lib_vitface.errors import Cancelled, InputError, MissingDependencyError
-from lib_vitface.faceset.store import Faceset
 from lib_vitface.models.checkpoint import open_model
 from lib_vitface.options import build
 from lib_vitface.training import team
 from lib_vitface.training.augment import Augmentation
-from lib_vitface.training.data import Person, load_person
+from lib_vitface.training.data import Person
 from lib_vitface.training.sampler import Extras, Sampler
 from lib_vitface.training.settings import TrainOptions
 from lib_vitface.training.trainer import train
@@ -39,15 +38,6 @@ def options(facesets: tuple[Path, Path], model: Path, **changes: Any) -> TrainOp
 
 def weights(model: Path) -> dict[str, torch.Tensor]:
     return load_file(model / open_model(model).files["weights"])
-
-
-@pytest.fixture(scope="module")
-def persons(facesets: tuple[Path, Path]) -> list[Person]:
-    found = []
-    for path in facesets:
-        with Faceset.open(path) as faceset:
-            found.append(load_person(faceset, 64, 6))
-    return found
 
 
 @pytest.mark.parametrize("extras", [Extras(), Extras(views=2), Extras(length=2, flow=True)])
