@@ -103,9 +103,13 @@ class Ablation(Benchmark):
         saves = max(self.options.minutes / _SAVES, 0.05)
         return {"preset": self.preset, **ROWS[row], "seed": int(seed), "save_minutes": saves, "backup_hours": 0}
 
-    def __init__(self, options: BenchmarkOptions, host: Host, preset: str) -> None:
+    def __init__(self, options: BenchmarkOptions, host: Host, preset: str, score_every: int = 1) -> None:
         super().__init__(options, host)
-        self.preset = preset
+        self.preset, self.score_every = preset, score_every
+
+    def scoring(self, redrawn: bool) -> dict[str, Any]:
+        """Whose face the target redrawn is, is no question: the quicker network does."""
+        return {"scorer": "sface" if redrawn else self.options.scorer, "every": self.score_every}
 
     def row(self, name: str) -> dict[str, Any]:
         """Figures of one row, kept beside its model: a second call only reads them."""
@@ -239,7 +243,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     given.output.mkdir(parents=True, exist_ok=True)
     options = dataclasses.replace(build(BenchmarkOptions, values), models=names)
-    bench = Ablation(options, Host(given.output / "workspace"), given.preset)
+    bench = Ablation(options, Host(given.output / "workspace"), given.preset, given.score_every)
     bench.end_s = float(media.probe(given.target).duration) * given.seen
     with sole_right(given.output):
         return queue(bench, names)
@@ -267,6 +271,7 @@ def queue(bench: Ablation, names: list[str]) -> dict[str, Any]:
             "preset": bench.preset,
             "resolution": options.resolution,
             "unseen_from_s": bench.end_s,
+            "scored_every": bench.score_every,
             "waiting": names[len(rows) + len(failed) :],
             "failed": failed,
             "rows": rows,
@@ -313,6 +318,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--resolution", type=int, default=192)
     parser.add_argument("--seen", type=float, default=0.7, help="share of the target clip that may be learned from")
+    parser.add_argument("--score-every", type=int, default=1, help="score every n-th frame")
     parser.add_argument("--every", type=int, default=1, help="build the facesets of every n-th frame")
     return parser
 

@@ -186,12 +186,15 @@ class Benchmark:
         }
         return output, facts
 
+    def scoring(self, redrawn: bool) -> dict[str, Any]:
+        """Options of `evaluate` that say how closely a result is looked at."""
+        return {"scorer": self.options.scorer}
+
     def score(self, output: Path, host: Host, *, redrawn: bool) -> dict[str, Any]:
         """Figures of one result."""
         values = {
             "source": self.folder / ("target" if redrawn else "source"), "target": self.options.target, "result": output,
-            "start_s": self.end_s, "self_reenactment": redrawn, "scorer": self.options.scorer,
-            "json": output.with_suffix(".json"),
+            "start_s": self.end_s, "self_reenactment": redrawn, "json": output.with_suffix(".json"), **self.scoring(redrawn),
         }  # fmt: skip
         try:
             return figures(steps.evaluate(build(EvaluateOptions, values), host), redrawn)
