@@ -87,6 +87,7 @@ COLUMNS = {
     "expression error": ("swapped", "geometry", "expression", "error"),
     "flicker ratio": ("swapped", "temporal", "flicker", "ratio"),
     "warping error ratio": ("swapped", "temporal", "warping_error", "ratio"),
+    "along its own flow": ("swapped", "temporal", "warping_error_own_flow", "ratio"),
 }
 _FAR_DEG, _FRONT_DEG = 30, 15
 _SAVES = 24  # over a row's training, at which its quality is measured

@@ -123,10 +123,12 @@ def _geometry(record: Record) -> dict[str, Any]:
 
 def _temporal(record: Record) -> dict[str, Any]:
     pairs, jitter = [p for _, p in record.flicker], [j for _, j in record.jitter]
+    own = [(p.own.squared, p.target.squared) for p in pairs if p.own is not None]
     return {
         "pairs": len(pairs),
         "flicker": _against([p.result.mean for p in pairs], [p.target.mean for p in pairs]),
         "warping_error": _against([p.result.squared for p in pairs], [p.target.squared for p in pairs]),
+        "warping_error_own_flow": _against([r for r, _ in own], [t for _, t in own]),
         "landmark_jitter": {
             **_against([j.result for j in jitter], [j.target for j in jitter]),
             "added": _mean([j.added for j in jitter]),

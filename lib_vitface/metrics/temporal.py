@@ -3,7 +3,8 @@
 Flicker is the warping error of Lai et al. 2018, "Learning Blind Video Temporal Consistency" (arXiv:1808.00449): the following
 frame is warped onto the one before it by optical flow, and what remains different where nothing was occluded is counted. The
 flow is found on the target clip and used for target and result alike, so that a result can neither hide its flicker
-from the flow nor be blamed for motion the flow missed in both.
+from the flow nor be blamed for motion the flow missed in both. What the result has and the target has not (spectacles, say)
+moves otherwise than that flow, though, and counts as flicker; so the result's error along its own flow is given as well.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class Flicker:
 
 @dataclass(frozen=True)
 class PairFlicker:
-    """Flicker of result and target between the same two frames over the same pixels; `visible` is their share of the face."""
+    """Flicker of result and target between the same two frames over the same pixels; `visible` is their share of the face.
+    `own` is the result's along its own flow, over what that flow sees; None where it sees too little."""
 
     result: Flicker
     target: Flicker
     visible: float
+    own: Flicker | None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def face_flicker(target: tuple[Image, Image], result: tuple[Image, Image], face:
     of_target, of_result = flicker(crops[0], crops[1], way, region), flicker(crops[2], crops[3], way, region)
     if of_target is None or of_result is None:
         return None
-    return PairFlicker(of_result, of_target, float((way.visible * region).sum() / region.sum()))
+    own = flicker(crops[2], crops[3], motion(crops[2], crops[3]), region)
+    return PairFlicker(of_result, of_target, float((way.visible * region).sum() / region.sum()), own)
 
 
 def hull(landmarks: Floats, size: tuple[int, int]) -> Mask:

@@ -101,6 +101,17 @@ def test_noise_per_frame_is_flicker_and_a_steady_change_is_not(frames: tuple[Ima
     assert darker.result.mean == pytest.approx(0.8 * base.target.mean, rel=0.15)
 
 
+def test_what_moves_otherwise_is_flicker_along_the_targets_flow_alone(frames: tuple[Image, Image, Face]) -> None:
+    before, after, face = frames
+    other = texture(420)[:, ::-1].copy()
+    result = (other, moved(other, -3, 1))  # steady, but not with the target's motion
+    found = temporal.face_flicker((before, after), result, face)
+    noise = temporal.face_flicker((before, after), (noisy(before, 10, 1), noisy(after, 10, 2)), face)
+    assert found is not None and found.own is not None and noise is not None and noise.own is not None
+    assert found.own.squared < 2 * found.target.squared < found.result.squared / 10
+    assert noise.own.squared > 9 * noise.target.squared  # what comes and goes is no motion
+
+
 def test_flicker_does_not_depend_on_the_size_of_the_frame(frames: tuple[Image, Image, Face], face_of: Faces) -> None:
     before, after, face = frames
     assert face.landmarks is not None
