@@ -152,10 +152,13 @@ def sweep(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def beside(
+    path: Path, finish: Callable[[Path], None] | None = None, rescue: Callable[[], None] | None = None
+) -> Iterator[Path]:
     """A temporary path next to `path` that takes its place when the block ends well, and is removed when it does not.
 
-    `finish` is called with the complete temporary file before it is moved (for metadata that is added to finished files).
+    `finish` is called with the complete temporary file before it is moved (for metadata that is added to finished files), `rescue`
+    before one that failed is removed.
     Nothing but a complete file is ever seen under the final name. Raises `OutputError`.
     """
     temporary = path.absolute().parent / f"{_stem(path)}{uuid.uuid4().hex[:12]}.part"
@@ -172,6 +175,10 @@ def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
+    except BaseException:
+        if rescue is not None:
+            rescue()
+        raise
     finally:
         with contextlib.suppress(OSError):
             if temporary.is_dir():

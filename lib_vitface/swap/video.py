@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
 
 DEPTH = 6  # frames that may wait between two stages
+_MANY = 10  # chunks from which on each is deleted when it lies in the output: with few there is little to be gained
 
 
 def swap_video(
@@ -193,6 +194,7 @@ class _Run:
         count = self.analyse()
         plan = self.plan(count)
         self.publisher = self._door(count)
+        self.restore(count)
         self.swap(plan, count)
         result = {
             "output": str(self.options.output),
@@ -351,10 +353,23 @@ class _Run:
         self.redrawn = redraw.counts
         return redraw
 
-    def join(self, count: int, result: dict[str, Any]) -> None:
-        """The finished file, in one step."""
-        number = -(-count // self.options.chunk_frames)
+    def _parts(self, count: int) -> list[Path]:
         _, suffix = media.segment_settings(self.settings, self.info, self.options.output)
+        return [self.folder / segment_name(k, suffix) for k in range(-(-count // self.options.chunk_frames))]
+
+    def restore(self, count: int) -> None:
+        """Segments that lay in an output already whose joining was killed."""
+        noted = self.claim.store.chunks(self.claim.job.id, "joined")
+        for name in {str(chunk.data["joined"]) for chunk in noted.values()}:
+            joined = self.options.output.absolute().with_name(name)
+            if joined.is_file():
+                own = {k: media.Place.from_json(c.data) for k, c in noted.items() if c.data["joined"] == name}
+                media.bring_back(self._parts(count), joined, own)
+
+    def join(self, count: int, result: dict[str, Any]) -> None:
+        """The finished file, in one step. Of long videos the segments go one by one as they arrive in it, so that the disk need not
+        hold everything twice."""
+        parts = self._parts(count)
         self.tick(2 * count, 2 * count, "joining")
 
         def note(temporary: Path) -> None:
@@ -362,15 +377,19 @@ class _Run:
                 data = {"file": file_facts(temporary), "result": result}
                 self.claim.add_chunk("published", 0, data=data)
 
+        def taken(number: int, joined: Path, place: media.Place) -> None:
+            self.claim.add_chunk("joined", number, data={"joined": joined.name, **place.to_json()})
+
         media.sweep(self.options.output)
         self.publisher.join(
-            [self.folder / segment_name(k, suffix) for k in range(number)],
+            parts,
             self.options.output,
             source=self.options.input,
             settings=self.settings,
             start_s=self.options.start_s,
             end_s=self.options.end_s,
             finish=note,
+            taken=taken if len(parts) >= _MANY else None,
         )
 
     def _overlap(self, name: str, read: Iterator[Frame], work: Any, write: Any) -> None:

@@ -70,6 +70,42 @@ def test_killed_and_resumed_gives_the_same_bytes(whole: Path, tmp_path: Path, di
     assert result["frames"] == 24 and (result["resumed_chunks"] > 0) == (dies_at > 8)
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 frames of noise, the first of them with a face: ten chunks."""
+    from conftest import write_video
+
+    draw = np.random.default_rng(0)
+    face = next(iter(media.read_frames(locate("sample_source")))).image
+    frames = [face] * 3 + [draw.integers(0, 255, face.shape, np.uint8) for _ in range(77)]
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    return write_video(path, frames, 25, options={"crf": "30", "preset": "ultrafast"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joined", [1, 4])
+def test_a_long_video_killed_while_it_is_joined(long: Path, tmp_path: Path, joined: int) -> None:
+    """Its chunks go one by one as they arrive in the output, and none is made again after a kill."""
+    values = {"input": long, "color": "none", "occlusion": False, "sharpen": 0, "codec": "h264", "quality": 30}
+    made = []
+    for name in ("whole", "parts"):
+        folder = tmp_path / name
+        folder.mkdir()
+        words = {**values, "output": folder / "out.mp4", "encode_speed": "fast"}
+        if name == "parts":
+            pairs = [f"{k}={v}" for k, v in {**words, "dies_at_joined": joined}.items()]
+            dead = subprocess.run([sys.executable, PROGRAM, folder, "0", *pairs], capture_output=True, text=True)
+            assert dead.returncode == -9, dead.stdout + dead.stderr
+            (job,) = JobStore(folder / "work").list("swap")
+            assert len(list(job.folder.glob("video-*"))) == 10 - joined + 1, "the last one was only noted"
+            assert len(list(folder.glob(".*.part"))) == 1
+        result = swap_video(options(folder, **words), Tint(), PlainDoor(), JobStore(folder / "work"))  # type: ignore[arg-type]
+        made.append((folder / "out.mp4").read_bytes())
+        assert result["resumed_chunks"] == (20 if name == "parts" else 0)
+        assert sorted(p.name for p in folder.iterdir()) == ["model", "out.mp4", "work"]
+    assert made[0] == made[1]
+
+
 def test_stopping_keeps_what_was_done(whole: Path, tmp_path: Path) -> None:
     chosen = options(tmp_path, input=locate("sample_source"), **PLAIN)
     store = JobStore(tmp_path / "work")
