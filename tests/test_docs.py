@@ -160,7 +160,7 @@ def test_files_named_beside_other_tools_are_there() -> None:
         for line in (DOCS / "peers.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| ")
     ]
-    assert len(rows) > 15 and all(len(row) == 11 for row in rows)
+    assert len(rows) > 30 and all(len(row) == 11 for row in rows)
     for row in rows[1:]:
         for name in re.findall(r"`([^`]+)`", row[2]):
             assert (ROOT / "lib_vitface" / name).exists() or (ROOT / name).exists(), name

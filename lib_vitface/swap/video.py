@@ -8,6 +8,7 @@ that was not.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.jobs import Chunk, Claim, Job, JobStore
+from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
 from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
@@ -110,17 +112,40 @@ def redrawer_of(options: SwapOptions, denoiser: Denoiser | None, words: tuple[st
 
 def find_job(store: JobStore, options: SwapOptions, denoiser: Denoiser | None = None) -> Job:
     """The unfinished job for exactly this work, or a new one where `check_output` has nothing against it."""
-    values = to_dict(replace(options, overwrite=False, resume=True, workers=1))
-    key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
-    if options.denoise > 0 and denoiser is not None:
-        key["checkpoint"] = denoiser.name
-    if options.also or options.references:
-        key["others"] = [identity(path) for path in (*options.also, *options.references)]
+    key = _key(options, denoiser)
     job = store.find("swap", key) if options.resume else None
     if job is None:
         check_output(options)
         job = store.create("swap", key)
     return job
+
+
+def _key(options: SwapOptions, denoiser: Denoiser | None = None) -> dict[str, Any]:
+    """What decides which pixels come out."""
+    values = to_dict(replace(options, overwrite=False, resume=True, workers=1))
+    key = {"options": values, "input": identity(options.input), "model": model_identity(options.model)}
+    if options.denoise > 0 and denoiser is not None:
+        key["checkpoint"] = denoiser.name
+    if options.also or options.references:
+        key["others"] = [*map(model_identity, options.also), *map(identity, options.references)]
+    return key
+
+
+def finished(store: JobStore, options: SwapOptions) -> dict[str, Any] | None:
+    """What a job of exactly this work brought whose output still lies there as it was written; None without one."""
+    if not options.output.is_file():
+        return None
+    key = json.loads(json.dumps(_key(options)))
+    for job in store.list("swap"):
+        if job.options == key and was_published(store, job, options.output):
+            return dict(store.chunks(job.id, "published")[0].data["result"])
+    return None
+
+
+def model_identity(folder: Path) -> str:
+    """Changes when a model is trained on; its index holds the hashes of its parts. Logs and copies of the record do not count."""
+    index = folder / INDEX
+    return identity(index if index.is_file() else folder)
 
 
 def identity(path: Path) -> str:
