@@ -1,17 +1,20 @@
 """Every long job killed with `kill -9` at random moments and started again: the same files as undisturbed, and nothing left over.
 
-    python benchmarks/kill_rounds.py --rounds 50 --folder DIR [--seed 0] [--only swap]
+    python benchmarks/kill_rounds.py --rounds 50 --folder DIR [--seed 0] [--only swap] [--kinds kill full clock]
 
 The tiny network of the tests and two short clips. Each job first runs twice undisturbed, at the same place: what differs between
 those two (times, what is measured by the clock) is not compared later. Every round takes the next job, kills it one to three times,
 at a random moment of its running time or just before a random one of the changes it makes to files (counted by Python's audit
-hooks), looks whether what lies under its final name is whole, and lets the same command run to its end. One JSON object comes out;
-the exit code is 1 where a round went wrong. POSIX only.
+hooks), looks whether what lies under its final name is whole, and lets the same command run to its end. Of the other kinds of
+rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on later; in
+`clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may say
+that its output is there already. One JSON object comes out; the exit code is 1 where a round went wrong. POSIX only.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import importlib
 import json
@@ -40,10 +43,12 @@ from small_clone import TRAINING, SmallClone  # noqa: E402
 
 from lib_vitface import media  # noqa: E402
 from lib_vitface.cli import main as run_here  # noqa: E402
+from lib_vitface.errors import InputError, OutputError  # noqa: E402
 from lib_vitface.models import config as model_config  # noqa: E402
 from lib_vitface.tasks import TASKS  # noqa: E402
 
 LIMIT_S = 1200.0
+FULL = OutputError.exit_code
 DONE = "made"  # an empty file beside the material once it is whole
 _KEPT = (
     "jobs.sqlite3",
@@ -57,13 +62,13 @@ _KEPT = (
 class Running:
     """A command in a process of its own, forked from this one, which has imported everything already but done nothing."""
 
-    def __init__(self, words: list[str], place: Path, kill_at: int = 0, count: Path | None = None) -> None:
+    def __init__(self, words: list[str], place: Path, kind: str, at: int = 0, count: Path | None = None) -> None:
         self.said = place.parent / "said.txt"
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
             try:
-                code = _command(words, place, self.said, kill_at, count)
+                code = _command(words, place, self.said, kind, at, count)
             finally:
                 os._exit(code)
         self.code: int | None = None
@@ -92,12 +97,17 @@ class Running:
         assert self.code is not None
         return self.code
 
+    def says_done(self) -> bool:
+        """Refused because the output is there; whether that is whole is looked at otherwise."""
+        return self.code == InputError.exit_code and "is there already" in self.words()
+
     def words(self) -> str:
         return self.said.read_text(errors="replace").strip()[-500:]
 
 
-def _command(words: list[str], place: Path, said: Path, kill_at: int, count: Path | None) -> int:
-    """In the child: the command line, its words into a file. Killed before change `kill_at` of a file below `place`."""
+def _command(words: list[str], place: Path, said: Path, kind: str, at: int, count: Path | None) -> int:
+    """In the child: the command line, its words into a file. Before change `at` of a file below `place` the process is killed
+    (`kill`), or the disk is full from then on (`full`)."""
     os.setsid()
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
@@ -113,10 +123,15 @@ def _command(words: list[str], place: Path, said: Path, kill_at: int, count: Pat
             return
         if isinstance(given[0], (str, bytes)) and os.fsdecode(given[0]).startswith(str(place)):
             seen += 1
-            if seen == kill_at:
+            if kind == "kill" and seen == at:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "full" and seen >= at and event in {"open", "os.mkdir"}:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     sys.addaudithook(changes)
+    if kind == "clock":
+        real, draw = time.time, random.Random(at)
+        time.time = lambda: real() + draw.uniform(-7, 7) * 24 * 3600
     code = run_here(words)
     if count is not None:
         count.write_text(str(seen))
@@ -311,9 +326,9 @@ class Place:
         for source, target in job.before:
             shutil.copytree(self.made.folder / source, self.folder / target)
 
-    def start(self, job: Job, kill_at: int = 0, count: Path | None = None) -> Running:
+    def start(self, job: Job, kind: str = "", at: int = 0, count: Path | None = None) -> Running:
         words = [*job.command(self.made, self.folder), "--workspace", self.folder / "workspace", "--quiet"]
-        return Running(list(map(str, words)), self.folder, kill_at, count)
+        return Running(list(map(str, words)), self.folder, kind, at, count)
 
     def whole(self, job: Job) -> None:
         """Twice undisturbed; sets what the job knows of itself."""
@@ -330,35 +345,40 @@ class Place:
         job.truth = found[1]
         job.varying = {k for k in found[0].keys() | found[1].keys() if found[0].get(k) != found[1].get(k)}
 
-    def round(self, job: Job, draw: random.Random) -> dict[str, Any]:
+    def round(self, job: Job, kind: str, draw: random.Random) -> dict[str, Any]:
         """One round; `wrong` says what was not as it must be."""
         self.begin(job)
-        said: dict[str, Any] = {"job": job.name, "kills": [], "wrong": []}
-        for _ in range(draw.choice((1, 1, 2, 3))):
-            if draw.random() < 0.5:
-                number = draw.randint(1, job.changes)
-                moment, process = f"change {number} of {job.changes}", self.start(job, number)
-                process.end()
-            else:
-                delay = draw.uniform(0.02, 1.0) * job.seconds
-                moment, process = f"{delay:.2f} s of {job.seconds:.2f} s", self.start(job)
-                if not process.wait(delay):
-                    process.kill()
-            if process.code != -signal.SIGKILL:
-                moment += f" (it had ended, with code {process.code})"
-                if process.code:
-                    said["wrong"].append(f"{moment}: {process.words()}")
-            said["kills"].append(moment)
+        said: dict[str, Any] = {"job": job.name, "kind": kind, "moments": [], "wrong": []}
+        for _ in range(draw.choice((1, 1, 2, 3)) if kind == "kill" else 1):
+            process, moment = self.disturbed(job, kind, draw)
+            said["moments"].append(f"{moment}, code {process.code}")
+            if process.says_done():
+                break
+            if process.code not in {"kill": {0, -signal.SIGKILL}, "full": {0, FULL}, "clock": {0}}[kind]:
+                said["wrong"].append(f"{moment}, code {process.code}: {process.words()}")
             said["wrong"] += broken(self.folder, job)
             if process.code == 0:
                 break
         else:
             last = self.start(job)
-            if last.end():
+            if last.end() and not last.says_done():
                 said["wrong"].append(f"started again it ended with {last.code}: {last.words()}")
         if not said["wrong"]:
             said["wrong"] = differences(job, snapshot(self.folder))
         return said
+
+    def disturbed(self, job: Job, kind: str, draw: random.Random) -> tuple[Running, str]:
+        """A run that was killed, found the disk full, or had a jumping clock; and when."""
+        if kind == "kill" and draw.random() < 0.5:
+            delay = draw.uniform(0.02, 1.0) * job.seconds
+            process = self.start(job)
+            if not process.wait(delay):
+                process.kill()
+            return process, f"{delay:.2f} s of {job.seconds:.2f} s"
+        at = draw.randint(1, job.changes)
+        process = self.start(job, kind, at)
+        process.end()
+        return process, "all the time" if kind == "clock" else f"change {at} of {job.changes}"
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -432,12 +452,18 @@ def broken(folder: Path, job: Job) -> list[str]:
     return wrong
 
 
+def _disturbed(rounds: list[dict[str, Any]], kind: str) -> int:
+    """How often a run was cut short."""
+    return sum(not moment.endswith("code 0") for one in rounds if one["kind"] == kind for moment in one["moments"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="Jobs with this in their name.")
+    parser.add_argument("--kinds", nargs="+", default=["kill"], choices=("kill", "full", "clock"), help="In turns.")
     given = parser.parse_args()
     folder = given.folder.resolve()
     model_config.PRESETS["cpu"] = small_clone.TINY
@@ -452,11 +478,12 @@ def main() -> int:
             place.whole(job)
             print(job.name, f"{job.seconds:.1f} s, {job.changes} changes of files,", len(job.truth), "facts, of which",
                   len(job.varying), "vary by themselves", file=sys.stderr, flush=True)  # fmt: skip
-        rounds.append(place.round(job, draw))
+        kind = given.kinds[(number + number // len(known)) % len(given.kinds)]
+        rounds.append(place.round(job, kind, draw))
         print(number + 1, json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     result = {
         "rounds": len(rounds),
-        "kills": sum(len([k for k in one["kills"] if "had ended" not in k]) for one in rounds),
+        "disturbed": {kind: _disturbed(rounds, kind) for kind in given.kinds},
         "wrong": [one for one in rounds if one["wrong"]],
         "jobs": {
             job.name: {

@@ -53,11 +53,13 @@ def swap_video(
     tick: Tick = no_tick,
     denoiser: Denoiser | None = None,
     make: Callable[[], SwapModel] | None = None,
+    published: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Swaps the chosen face of `options.input` (a video) and publishes `options.output`. JSON-ready facts come back.
 
     `denoiser` redraws it where `options.denoise` is above 0; `make` (picklable) makes the swapper in other processes, where
-    `options.workers` is above 1.
+    `options.workers` is above 1. `published` is called when the output is there, before the job is done: a kill can repeat it, not
+    leave it out.
     With `options.resume` an unfinished job of `store` with the same options, input and model is gone on with. Raises
     `InputError` for unusable input or an output that exists, `NoFaceError`, `OutputError` (disk full), `Cancelled`.
     """
@@ -69,11 +71,14 @@ def swap_video(
     job = find_job(store, options, denoiser)
     if was_published(store, job, options.output):
         with store.claim(job.id) as claim:
+            published()
             claim.finish(store.chunks(job.id, "published")[0].data["result"])
     else:
         check_output(options)
         with store.claim(job.id) as claim:
-            claim.finish(_Run(options, swapper, publisher, claim, tick, settings, redrawer, make).all())
+            result = _Run(options, swapper, publisher, claim, tick, settings, redrawer, make).all()
+            published()
+            claim.finish(result)
     shutil.rmtree(job.folder, ignore_errors=True)
     return store.get(job.id).result or {}
 
