@@ -137,7 +137,7 @@ def test_runs_from_top_to_bottom(clone_files: SmallClone, tmp_path: Path) -> Non
     environment |= {"VITFACE_CACHE": cache, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
     done = subprocess.run(
         [sys.executable, "-c", _RUN, str(here / "notebooks" / FILE.name), values],
-        cwd=here / "notebooks", env=environment, capture_output=True, text=True, timeout=900,
+        cwd=here / "notebooks", env=environment, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     cells = re.findall(r"^cell (\S+)$", done.stdout, re.MULTILINE)
