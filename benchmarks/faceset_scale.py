@@ -1,4 +1,4 @@
-"""Listing, sorting, paging and clustering a faceset of many faces, on made-up records of the true size.
+"""Listing, sorting, paging, clustering and choosing from a faceset of many faces, on made-up records of the true size.
 
     python benchmarks/faceset_scale.py --folder DIR --faces 1000000
 
@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.device import PeakMemory
-from lib_vitface.faceset import cluster
+from lib_vitface.faceset import choice, cluster, select
 from lib_vitface.faceset import record as rows
+from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import INDEX, Faceset
 from lib_vitface.faceset.writer import FacesetWriter
+from lib_vitface.options import build
 from lib_vitface.types import Floats
 
 _BATCH = 5000
@@ -146,6 +148,49 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+def selection(folder: Path, keep: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Seconds and memory of choosing `keep` faces of the most frequent identity among all faces of the index, step by step, as
+    `choice.choose` goes about it but for telling identities apart (see `clustering`) and writing the decisions down."""
+    found: dict[str, Any] = {}
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter(), time.process_time()
+        with PeakMemory() as memory:
+            result = work()
+        taken = time.perf_counter() - began[0], time.process_time() - began[1]
+        figures = {"seconds": taken[0], "processor_seconds": taken[1], "peak_mb": memory.peak_bytes / 2**20}
+        found[name] = {key: round(value, 3) for key, value in figures.items()}
+        return result
+
+    with FacesetWriter.open(folder) as faceset:
+        pool = step("load all", lambda: choice.Pool.load(faceset, 512))
+        labels = cluster.by_frequency(made_up_persons(len(pool.ids), seed), pool.seen)
+        person = step(
+            "whose",
+            lambda: cluster.wanted(pool.embeddings, labels, pool.seen, cluster.centre(pool.embeddings[labels == 0])),
+        )
+        own = np.flatnonzero(labels == person)
+        worth = step("likeness", lambda: pool.worth * choice.likeness(pool.embeddings, labels))
+        options = build(FacesetOptions, {"input": [folder], "output": folder, "max_faces": keep})
+        first = step("repeats", lambda: choice._repeats(faceset, pool, worth, labels, own, options))
+        first = own[first == own]
+        chosen = step("spread", lambda: first[select.spread_out(pool.features[first], worth[first], keep)])
+        spread = step(
+            "statistics",
+            lambda: select.spread(pool.features[first], np.searchsorted(first, np.sort(chosen)), pool.pose[first]),
+        )
+    found |= {
+        "faces": len(pool.ids),
+        "of_the_person": len(own),
+        "chosen": len(chosen),
+        "statistics_of_the_choice": spread,
+    }
+    found["processor_seconds"] = round(
+        sum(one["processor_seconds"] for one in found.values() if isinstance(one, dict) and "peak_mb" in one), 2
+    )
+    return found
+
+
 def clustering(folder: Path, seed: int = 0) -> dict[str, Any]:
     """Seconds, memory and agreement with the made-up persons (adjusted Rand index) of identities: of all faces, and of whole persons
     of about `_PAIRWISE` faces by both ways, which are also compared with each other."""
@@ -201,6 +246,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--faces", type=int, default=1_000_000)
+    parser.add_argument(
+        "--no-clustering", action="store_true", help="Leave that out: without faiss it takes very long."
+    )
     given = parser.parse_args()
     began = time.perf_counter()
     written = not (given.folder / INDEX).exists()
@@ -215,7 +263,8 @@ def main() -> int:
         "index_mb": round((given.folder / INDEX).stat().st_size / 2**20),
         "written_in_s": round(time.perf_counter() - began, 1) if written else None,
         "uses": measured(given.folder),
-        "clustering": clustering(given.folder),
+        "selection": selection(given.folder),
+        **({} if given.no_clustering else {"clustering": clustering(given.folder)}),
     }
     print(json.dumps(result, indent=1))
     return 0

@@ -26,6 +26,7 @@ from typing import Any
 
 from lib_vitface.errors import Cancelled, InputError, OutputError
 
+STORE = "jobs.sqlite3"
 STATES = ("queued", "running", "done", "failed", "stopped")
 BEAT_S = 2.0
 LOOK_S = 0.25
@@ -82,7 +83,7 @@ class JobStore:
     def __init__(self, folder: Path) -> None:
         """Opens or makes the store in `folder`. Raises `OutputError` or `InputError` when that cannot be."""
         self.folder = Path(folder)
-        self.path = self.folder / "jobs.sqlite3"
+        self.path = self.folder / STORE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -95,6 +95,38 @@ def test_help_is_quick_and_imports_nothing_heavy(arguments: list[str]) -> None:
     assert best[0] < 0.3 and best[0] < 5 * best[1] + 0.05
 
 
+def test_the_help_of_no_task_imports_anything_heavy() -> None:
+    """All of them in one process, and what `start.py` needs besides: the standard library."""
+    code = (
+        "import contextlib, io, sys\n"
+        "from lib_vitface.cli import main\n"
+        "from lib_vitface.tasks import TASKS\n"
+        "for name in TASKS:\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n        main([name, '--help'])\n"
+        "import start\nstart.main(['--help'])\n"
+        "print(*sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COV")} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "python start.py demo" in done.stdout
+    loaded = set(done.stderr.split())
+    assert "lib_vitface" in loaded
+    also = {
+        "matplotlib",
+        "safetensors",
+        "skimage",
+        "dlib",
+        "gradio",
+        "fastapi",
+        "diffusers",
+        "accelerate",
+        "ray",
+        "faiss",
+        "sqlite3",
+    }
+    assert not loaded & (set(HEAVY) | also)
+
+
 def _processor_s(command: list[str], environment: dict[str, str]) -> float:
     """Processor seconds of a child process."""
     before = os.times()

@@ -18,7 +18,13 @@ from lib_vitface.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.ja.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.glob("*.md")),
+]
 COMMON = {"--json", "--quiet", "--workspace", "--help"}
 NOT_TASKS = {"test", "lint"}  # what `start.py` runs besides tasks
 _FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
@@ -122,6 +128,21 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
+def test_both_readmes_have_the_same_content() -> None:
+    """Word by word only a reader can tell; commands, links, flags, and the number of points of each section are compared."""
+    one, other = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ja.md"))
+    assert _FENCE.findall(one) == _FENCE.findall(other)
+    sections = [re.split(r"^## .+$", text, flags=re.MULTILINE)[1:] for text in (one, other)]
+    assert len(sections[0]) == len(sections[1])
+    for english, japanese in zip(*sections, strict=True):
+        where = english.strip()[:60]
+        links = [sorted(k for k in _LINK.findall(text) if not k.startswith("#")) for text in (english, japanese)]
+        assert links[0] == links[1], where
+        assert sorted(set(_FLAG.findall(english))) == sorted(set(_FLAG.findall(japanese))), where
+        points = [len(re.findall(r"^(?:- |\d\. |\| )", text, re.MULTILINE)) for text in (english, japanese)]
+        assert points[0] == points[1], where
+
+
 def test_changelog_tells_of_this_version() -> None:
     assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -160,7 +181,7 @@ def test_files_named_beside_other_tools_are_there() -> None:
         for line in (DOCS / "peers.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| ")
     ]
-    assert len(rows) > 15 and all(len(row) == 11 for row in rows)
+    assert len(rows) > 30 and all(len(row) == 11 for row in rows)
     for row in rows[1:]:
         for name in re.findall(r"`([^`]+)`", row[2]):
             assert (ROOT / "lib_vitface" / name).exists() or (ROOT / name).exists(), name

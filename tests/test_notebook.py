@@ -1,14 +1,21 @@
-"""The Colab notebook as a file: its format, its Python, and its command lines. Running it is not for tests: it trains."""
+"""The Colab notebook: its format, its Python, its command lines, and all of it run from top to bottom with the tiny setting."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from test_docs import check_command, commands
+
+if TYPE_CHECKING:
+    from small_clone import SmallClone
 
 FILE = Path(__file__).resolve().parent.parent / "notebooks" / "vitface_colab.ipynb"
 NOTEBOOK: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -92,3 +99,52 @@ def test_variables_of_shell_lines_are_set_before() -> None:
             if line.startswith("!"):
                 assert set(re.findall(r"\{(\w+)\}", line)) <= known, line
         known |= set(re.findall(r"\b([A-Z]+)\b(?=[^=\n]*=)", source(cell)))
+
+
+# Every code cell as it stands, by IPython, as Colab does it; between two of them only values are set: shorter clips, less time.
+_RUN = """
+import json, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+values = json.loads(sys.argv[2])
+for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
+    if cell["cell_type"] != "code":
+        continue
+    print("cell", cell["id"], flush=True)
+    if not shell.run_cell("".join(cell["source"])).success:
+        sys.exit("failed: " + cell["id"])
+    if shell.user_ns.get("_exit_code"):
+        sys.exit("its command failed: " + cell["id"])
+    shell.user_ns.update(values.get(cell["id"], {}))
+print(json.dumps({name: str(shell.user_ns[name]) for name in ("OUTPUT", "REPORT", "ROOT")}))
+"""
+
+
+@pytest.mark.slow
+def test_runs_from_top_to_bottom(clone_files: SmallClone, tmp_path: Path) -> None:
+    """In a checkout of its own. Nothing is replaced but the values of `MINUTES` and of the two clips, which are a second long."""
+    pytest.importorskip("IPython", reason="IPython is not installed (requirements-dev.txt)")
+    here = tmp_path / "check out"
+    ignored = shutil.ignore_patterns("__pycache__", ".git", ".venv*", "cache", "workspace", "tmp", "tests", "docs")
+    shutil.copytree(FILE.parent.parent, here, ignore=ignored)
+    clips = {"SOURCE": str(clone_files.person), "TARGET": str(clone_files.clip)}
+    values = json.dumps({"settings": {"MINUTES": 0.05}, "clips": clips})
+    cache = os.environ.get("VITFACE_CACHE") or str(FILE.parent.parent / "models" / "cache")
+    own = str(FILE.parent.parent)
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and not path.startswith(own)]
+    environment = {k: v for k, v in os.environ.items() if k not in {"VITFACE_CHILD", "VITFACE_WORKSPACE"}}
+    environment["PYTHONPATH"] = os.pathsep.join(paths)  # this very checkout is not to be found through it
+    environment |= {"VITFACE_CACHE": cache, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, str(here / "notebooks" / FILE.name), values],
+        cwd=here / "notebooks", env=environment, capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    cells = re.findall(r"^cell (\S+)$", done.stdout, re.MULTILINE)
+    assert cells == [cell["id"] for cell in CELLS if cell["cell_type"] == "code"]
+    made = json.loads(done.stdout.splitlines()[-1])
+    assert Path(made["ROOT"]) == here and Path(made["OUTPUT"]).parent == here / "colab_output"
+    assert Path(made["OUTPUT"]).stat().st_size > 10_000 and "</html>" in Path(made["REPORT"]).read_text(
+        encoding="utf-8"
+    )
+    assert re.search(r"synthetic: yes", done.stdout), "the last command finds the mark"

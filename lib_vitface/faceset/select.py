@@ -88,11 +88,12 @@ def duplicates(
             continue
         near = np.array(tree.query_ball_point(low[i], reach * np.sqrt(len(PARTS))), dtype=np.int64)
         near = near[~dropped[near] & (near != i) & (stands_for[near] == near)]
+        near = near[bits_apart(fingerprints[near], fingerprints[i]) <= SAME_BITS]  # first: landmarks cost far more
         if not len(near):
             continue
         squared = ((flat[near] - flat[i]) ** 2).sum(axis=2)
         moved = np.sqrt(np.max([squared[:, list(part)].mean(axis=1) for part in PARTS], axis=0))
-        same = near[(moved < reach) & (bits_apart(fingerprints[near], fingerprints[i]) <= SAME_BITS)]
+        same = near[moved < reach]
         dropped[same] = True
         stands_for[same] = i
     return stands_for

@@ -24,6 +24,7 @@ IMAGES = "images"
 VERSION = 1
 APPLICATION_ID = 0x56544653  # "VTFS"
 BUSY_S = 60.0
+_AT_ONCE = 20_000  # rows that are Python numbers at a time: as such they take ten times the room
 
 _Self = TypeVar("_Self", bound="Faceset")
 
@@ -140,10 +141,13 @@ class Faceset:
             raise ValueError(f"no such column: {sorted(unknown)}")
         table = "faces f JOIN arrays a ON a.id = f.id" if whole else "faces f"
         query = f"SELECT {', '.join(f'f.{n}' for n in names)} FROM {table} {_where(kept, novel)} ORDER BY f.id"
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         with self._reading():
-            found = self._db.execute(query).fetchall()
-        parts = list(zip(*found, strict=True)) if found else [()] * len(names)
-        arrays = {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+            found = self._db.execute(query)
+            while many := found.fetchmany(_AT_ONCE):
+                for name, values in zip(names, zip(*many, strict=True), strict=True):
+                    parts[name].append(np.asarray(values))
+        arrays = {name: np.concatenate(own) if own else np.zeros(0) for name, own in parts.items()}
         if lacking := [name for name, values in arrays.items() if values.dtype.kind not in "if"]:
             raise self._damaged(f"{lacking[0]} is no number")
         return arrays

@@ -7,8 +7,9 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +145,49 @@ def _stem(path: Path) -> str:
     return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
-def sweep(path: Path) -> None:
-    """Removes temporary files that a killed process left beside `path`. For whoever has the sole right to write it."""
+def _machine() -> str:
+    """Tells apart the machines that share a folder."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+
+
+def sweep(path: Path, *, dead_only: bool = False) -> None:
+    """Removes temporary files that a killed process left beside `path`: all, for whoever has the sole right to write it, or those
+    whose process on this machine is gone."""
     for left in path.absolute().parent.glob(f"{_stem(path)}*.part"):
+        if dead_only and not _is_dead(left.name.split("-")[1:3]):
+            continue
         with contextlib.suppress(OSError):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+def _is_dead(written_by: Sequence[str]) -> bool:
+    """Whether a temporary file's process (machine, number) is known to be gone; not where another one has its number by now."""
+    if os.name != "posix" or written_by[:1] != [_machine()] or not written_by[-1].isdigit():
+        return False
+    try:
+        os.kill(int(written_by[-1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
 @contextlib.contextmanager
-def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def beside(
+    path: Path, finish: Callable[[Path], None] | None = None, rescue: Callable[[], None] | None = None
+) -> Iterator[Path]:
     """A temporary path next to `path` that takes its place when the block ends well, and is removed when it does not.
 
-    `finish` is called with the complete temporary file before it is moved (for metadata that is added to finished files).
-    Nothing but a complete file is ever seen under the final name. Raises `OutputError`.
+    `finish` is called with the complete temporary file before it is moved (for metadata that is added to finished files), `rescue`
+    before one that failed is removed.
+    Nothing but a complete file is ever seen under the final name; what killed processes left of it goes. Raises `OutputError`.
     """
-    temporary = path.absolute().parent / f"{_stem(path)}{uuid.uuid4().hex[:12]}.part"
+    name = f"{_stem(path)}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.part"
+    temporary = path.absolute().parent / name
     with writing(path):
         temporary.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path, dead_only=True)
     try:
         yield temporary
         with writing(path):
@@ -172,6 +199,10 @@ def beside(path: Path, finish: Callable[[Path], None] | None = None) -> Iterator
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
+    except BaseException:
+        if rescue is not None:
+            rescue()
+        raise
     finally:
         with contextlib.suppress(OSError):
             if temporary.is_dir():

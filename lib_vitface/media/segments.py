@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +20,8 @@ from lib_vitface.media.audio import add_copy, add_tracks, sound_packets
 from lib_vitface.media.color import UNSPECIFIED
 from lib_vitface.media.container import beside, codec_name, encoder_names, location, open_input, video_stream, writing
 from lib_vitface.media.reader import Seconds, Source, inspect, timed_pictures
-from lib_vitface.media.settings import EncodeSettings, plan_encoding
+from lib_vitface.media.room import Place, Room
+from lib_vitface.media.settings import SEGMENT_SUFFIX, EncodeSettings, plan_encoding
 from lib_vitface.media.writer import FrameWriter, exact_tick, muxer_options
 from lib_vitface.types import Frame, VideoInfo
 
@@ -46,6 +48,7 @@ def join_segments(
     metadata: Mapping[str, str] | None = None,
     finish: Callable[[Path], None] | None = None,
     xmp: bytes | None = None,
+    taken: Callable[[int, Path, Place], None] | None = None,
 ) -> None:
     """Writes `output` from segment files made by `FrameWriter` (settings of `segment_settings`), in order.
 
@@ -53,6 +56,10 @@ def join_segments(
     written, counted from the first frame; with a trim the first frame is at 0. All sound streams of `source` come along, copied where
     the container allows, with their offset to the picture kept; `start_s` and `end_s` are the trim the frames were read with,
     and cut the sound to it. `metadata`, `finish`, `xmp` as in `FrameWriter`. The same input gives the same bytes.
+
+    With `taken` each segment but the first is deleted as soon as it lies in the file that is being written, after `taken` was
+    told where (number, file, place): what `room.bring_back` needs after a kill. After an error they are there again. Only segments
+    in NUT, that is, neither ProRes nor the alpha of VP9, and only where they are not encoded anew.
 
     Raises `InputError` when segments are missing, damaged or do not belong together, `OutputError` when writing fails.
     """
@@ -76,8 +83,18 @@ def join_segments(
             f"{parts[0].path}: it holds {parts[0].kind[0]}, not {plan.codec}; delete the segments and start anew."
         )
     last = _last_duration(times, origin if end_s is None else None, info)
-    with beside(output, finish) as temporary, writing(output), ExitStack() as stack:
+    room: Room | None = None
+    with (
+        beside(output, finish, lambda: None if room is None else room.give_back()) as temporary,
+        writing(output),
+        ExitStack() as stack,
+    ):
+        if taken is not None and parts[0].path.name.endswith(SEGMENT_SUFFIX):
+            room = Room([part.path for part in parts], temporary, taken)
         options = muxer_options(plan.muxer, exact_tick(info.time_base), metadata or {})
+        if room is not None and "movflags" in options:
+            options["movflags"] = options["movflags"].replace("+faststart", "+write_colr")  # which is the default
+            options["moov_size"] = str(_header_room(len(times), origin))
         target = stack.enter_context(av.open(location(temporary), "w", format=plan.muxer, container_options=options))
         target.metadata.update(metadata or {})
         first = stack.enter_context(open_input(parts[0].path))
@@ -93,7 +110,9 @@ def join_segments(
         if origin is not None and origin.info.audio_codecs:
             end = None if end_s is None else times[-1] + last
             offset, sound = _sound(stack, target, origin, times[0], end, plan.muxer)
-        picture = _picture_packets(parts, times, last, offset, stream, plan.muxer)
+        picture = _picture_packets(
+            parts, times, last, offset, stream, plan.muxer, None if room is None else room.passed
+        )
         for _, packet in heapq.merge(picture, sound, key=lambda item: item[0]):
             target.mux_one(packet)
 
@@ -125,6 +144,21 @@ def _sound(
     if origin.start - base < Fraction(1, 20):  # an encoder's run-in, not an intended lead of the sound
         base = origin.start
     return origin.start - base, sound_packets(container, tracks, base, None, until, muxer)
+
+
+_HEADER_B, _PACKET_B = 1 << 15, 48  # what a header may need at most: by itself, and for each packet
+_SHORTEST_S = 0.0025  # of a packet of sound (Opus), where the source does not tell how many it has
+
+
+def _header_room(frames: int, origin: Source | None) -> int:
+    """Bytes that MP4 and MOV leave for their header before the data, in the place of moving all data at the end: what was found in
+    the file must stay where it is."""
+    packets = float(frames)
+    if origin is not None and origin.info.audio_codecs:
+        with open_input(origin.info.path) as container:
+            for stream in container.streams.audio:
+                packets += max(float(origin.info.duration) / _SHORTEST_S, stream.frames or 0)
+    return _HEADER_B + math.ceil(packets) * _PACKET_B
 
 
 def _look(path: Path) -> _Part:
@@ -171,9 +205,16 @@ def _last_duration(times: list[Fraction], origin: Source | None, info: VideoInfo
 
 
 def _picture_packets(
-    parts: list[_Part], times: list[Fraction], last: Fraction, offset: Fraction, stream: Any, muxer: str
+    parts: list[_Part],
+    times: list[Fraction],
+    last: Fraction,
+    offset: Fraction,
+    stream: Any,
+    muxer: str,
+    passed: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[Fraction, Any]]:
-    """Packets of all segments with exact display times and decoding times that rise across the joins.
+    """Packets of all segments with exact display times and decoding times that rise across the joins. `passed` is told how many
+    segments are used up.
 
     Each segment was encoded as if it were alone, so its decoding times start before its first frame and would run into the segment
     before. They are made anew: the i-th packet is decoded at the display time of the frame `delay` places earlier.
@@ -186,7 +227,9 @@ def _picture_packets(
     delay = max(index - rank[time] for index, time in enumerate(order))
     step = times[1] - times[0] if len(times) > 1 else last
     index = 0
-    for part in parts:
+    for number, part in enumerate(parts):
+        if passed is not None:
+            passed(number)
         with open_input(part.path) as container:
             for packet in container.demux(video_stream(container, part.path)):
                 if not packet.size or packet.pts is None:

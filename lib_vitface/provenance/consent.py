@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 import math
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lib_vitface.errors import ConsentError, InputError, OutputError
+from lib_vitface.errors import ConsentError, InputError
 from lib_vitface.provenance import audit
 from lib_vitface.provenance.keys import Keys, is_signed
 from lib_vitface.types import Floats
@@ -153,16 +152,10 @@ def save_record(record: ConsentRecord, path: Path) -> None:
 
 
 def _save(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    from lib_vitface.media.container import beside, writing  # late: with it comes PyAV
+
+    with beside(path) as temporary, writing(path):
         temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load_record(path: Path) -> ConsentRecord:

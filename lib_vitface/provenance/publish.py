@@ -85,8 +85,9 @@ class Publisher:
         start_s: float | None = None,
         end_s: float | None = None,
         finish: Callable[[Path], None] | None = None,
+        taken: Callable[[int, Path, media.Place], None] | None = None,
     ) -> None:
-        """The finished video from marked segments, with the sound of `source` and the statement. `finish` as in `media`."""
+        """The finished video from marked segments, with the sound of `source` and the statement. `finish`, `taken` as in `media`."""
 
         def complete(temporary: Path) -> None:
             if temporary.is_file():
@@ -106,6 +107,7 @@ class Publisher:
             metadata=manifest.container_tags(self.said, output.suffix),
             finish=complete,
             xmp=self.xmp,
+            taken=taken,
         )
 
 

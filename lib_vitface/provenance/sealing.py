@@ -70,9 +70,12 @@ class Seal:
         if parent is not None and parent.is_file():
             body["made_from"] = {"file": parent.name, "sha256": digest(parent)}
         text = json.dumps({**body, "signature": self.keys.sign(_signed_bytes(body))}, indent=1, ensure_ascii=False)
+        from lib_vitface.media.container import beside as whole  # late: with it comes PyAV
+
         record = beside(output)
         try:
-            record.write_text(text + "\n", encoding="utf-8")
+            with whole(record) as unfinished:
+                unfinished.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{record}: cannot be written ({error.strerror}); choose another place.") from None
 

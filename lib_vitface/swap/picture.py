@@ -36,12 +36,13 @@ def swap_input(
     tick: Tick = no_tick,
     denoiser: Denoiser | None = None,
     make: Callable[[], SwapModel] | None = None,
+    published: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one. `make` as in
-    `swap_video`."""
+    """Video, picture or folder, whichever `options.input` is. A folder goes into a video file as the frames of one. `make`,
+    `published` as in `swap_video`."""
     if makes_video(options):
-        return swap_video(options, swapper, publisher, store, tick, denoiser, make)
-    return swap_images(options, swapper, publisher, store, tick, denoiser)
+        return swap_video(options, swapper, publisher, store, tick, denoiser, make, published)
+    return swap_images(options, swapper, publisher, store, tick, denoiser, published)
 
 
 def makes_video(options: SwapOptions) -> bool:
@@ -56,6 +57,7 @@ def swap_images(
     store: JobStore,
     tick: Tick = no_tick,
     denoiser: Denoiser | None = None,
+    published: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One picture to `options.output`, or each picture of a folder to a folder, under the same names.
 
@@ -65,11 +67,12 @@ def swap_images(
     pairs = _pairs(options)
     redrawer = redrawer_of(options, denoiser)
     job = find_job(store, options, denoiser)
-    begun = bool(store.chunks(job.id, "picture"))
-    if not begun:
+    if not store.chunks(job.id, "begun"):  # from then on what lies there can be this job's own
         check_output(options)
     with store.claim(job.id) as claim:
+        claim.add_chunk("begun", 0)
         result = _Pictures(options, swapper, publisher, claim, redrawer).all(pairs, tick)
+        published()
         claim.finish(result)
     shutil.rmtree(job.folder, ignore_errors=True)
     return result

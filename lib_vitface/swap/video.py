@@ -8,6 +8,7 @@ that was not.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.jobs import Chunk, Claim, Job, JobStore
+from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
 from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
 
 DEPTH = 6  # frames that may wait between two stages
+_MANY = 10  # chunks from which on each is deleted when it lies in the output: with few there is little to be gained
 
 
 def swap_video(
@@ -50,11 +53,13 @@ def swap_video(
     tick: Tick = no_tick,
     denoiser: Denoiser | None = None,
     make: Callable[[], SwapModel] | None = None,
+    published: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Swaps the chosen face of `options.input` (a video) and publishes `options.output`. JSON-ready facts come back.
 
     `denoiser` redraws it where `options.denoise` is above 0; `make` (picklable) makes the swapper in other processes, where
-    `options.workers` is above 1.
+    `options.workers` is above 1. `published` is called when the output is there, before the job is done: a kill can repeat it, not
+    leave it out.
     With `options.resume` an unfinished job of `store` with the same options, input and model is gone on with. Raises
     `InputError` for unusable input or an output that exists, `NoFaceError`, `OutputError` (disk full), `Cancelled`.
     """
@@ -66,11 +71,14 @@ def swap_video(
     job = find_job(store, options, denoiser)
     if was_published(store, job, options.output):
         with store.claim(job.id) as claim:
+            published()
             claim.finish(store.chunks(job.id, "published")[0].data["result"])
     else:
         check_output(options)
         with store.claim(job.id) as claim:
-            claim.finish(_Run(options, swapper, publisher, claim, tick, settings, redrawer, make).all())
+            result = _Run(options, swapper, publisher, claim, tick, settings, redrawer, make).all()
+            published()
+            claim.finish(result)
     shutil.rmtree(job.folder, ignore_errors=True)
     return store.get(job.id).result or {}
 
@@ -109,17 +117,40 @@ def redrawer_of(options: SwapOptions, denoiser: Denoiser | None, words: tuple[st
 
 def find_job(store: JobStore, options: SwapOptions, denoiser: Denoiser | None = None) -> Job:
     """The unfinished job for exactly this work, or a new one where `check_output` has nothing against it."""
-    values = to_dict(replace(options, overwrite=False, resume=True, workers=1))
-    key = {"options": values, "input": identity(options.input), "model": identity(options.model)}
-    if options.denoise > 0 and denoiser is not None:
-        key["checkpoint"] = denoiser.name
-    if options.also or options.references:
-        key["others"] = [identity(path) for path in (*options.also, *options.references)]
+    key = _key(options, denoiser)
     job = store.find("swap", key) if options.resume else None
     if job is None:
         check_output(options)
         job = store.create("swap", key)
     return job
+
+
+def _key(options: SwapOptions, denoiser: Denoiser | None = None) -> dict[str, Any]:
+    """What decides which pixels come out."""
+    values = to_dict(replace(options, overwrite=False, resume=True, workers=1))
+    key = {"options": values, "input": identity(options.input), "model": model_identity(options.model)}
+    if options.denoise > 0 and denoiser is not None:
+        key["checkpoint"] = denoiser.name
+    if options.also or options.references:
+        key["others"] = [*map(model_identity, options.also), *map(identity, options.references)]
+    return key
+
+
+def finished(store: JobStore, options: SwapOptions) -> dict[str, Any] | None:
+    """What a job of exactly this work brought whose output still lies there as it was written; None without one."""
+    if not options.output.is_file():
+        return None
+    key = json.loads(json.dumps(_key(options)))
+    for job in store.list("swap"):
+        if job.options == key and was_published(store, job, options.output):
+            return dict(store.chunks(job.id, "published")[0].data["result"])
+    return None
+
+
+def model_identity(folder: Path) -> str:
+    """Changes when a model is trained on; its index holds the hashes of its parts. Logs and copies of the record do not count."""
+    index = folder / INDEX
+    return identity(index if index.is_file() else folder)
 
 
 def identity(path: Path) -> str:
@@ -193,6 +224,7 @@ class _Run:
         count = self.analyse()
         plan = self.plan(count)
         self.publisher = self._door(count)
+        self.restore(count)
         self.swap(plan, count)
         result = {
             "output": str(self.options.output),
@@ -351,10 +383,23 @@ class _Run:
         self.redrawn = redraw.counts
         return redraw
 
-    def join(self, count: int, result: dict[str, Any]) -> None:
-        """The finished file, in one step."""
-        number = -(-count // self.options.chunk_frames)
+    def _parts(self, count: int) -> list[Path]:
         _, suffix = media.segment_settings(self.settings, self.info, self.options.output)
+        return [self.folder / segment_name(k, suffix) for k in range(-(-count // self.options.chunk_frames))]
+
+    def restore(self, count: int) -> None:
+        """Segments that lay in an output already whose joining was killed."""
+        noted = self.claim.store.chunks(self.claim.job.id, "joined")
+        for name in {str(chunk.data["joined"]) for chunk in noted.values()}:
+            joined = self.options.output.absolute().with_name(name)
+            if joined.is_file():
+                own = {k: media.Place.from_json(c.data) for k, c in noted.items() if c.data["joined"] == name}
+                media.bring_back(self._parts(count), joined, own)
+
+    def join(self, count: int, result: dict[str, Any]) -> None:
+        """The finished file, in one step. Of long videos the segments go one by one as they arrive in it, so that the disk need not
+        hold everything twice."""
+        parts = self._parts(count)
         self.tick(2 * count, 2 * count, "joining")
 
         def note(temporary: Path) -> None:
@@ -362,15 +407,19 @@ class _Run:
                 data = {"file": file_facts(temporary), "result": result}
                 self.claim.add_chunk("published", 0, data=data)
 
+        def taken(number: int, joined: Path, place: media.Place) -> None:
+            self.claim.add_chunk("joined", number, data={"joined": joined.name, **place.to_json()})
+
         media.sweep(self.options.output)
         self.publisher.join(
-            [self.folder / segment_name(k, suffix) for k in range(number)],
+            parts,
             self.options.output,
             source=self.options.input,
             settings=self.settings,
             start_s=self.options.start_s,
             end_s=self.options.end_s,
             finish=note,
+            taken=taken if len(parts) >= _MANY else None,
         )
 
     def _overlap(self, name: str, read: Iterator[Frame], work: Any, write: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_vitface.faceset.store import INDEX as FACESET
-from lib_vitface.jobs import JobStore
+from lib_vitface.jobs import STORE, JobStore
 from lib_vitface.models.checkpoint import INDEX as MODEL
 from lib_vitface.provenance import audit
 from lib_vitface.provenance import consent as records
@@ -42,7 +42,10 @@ def _folders(record_id: str, workspace: Path) -> Iterator[Path]:
     ]
     here = [path.parent for path in sorted(workspace.rglob(records.FILE))]
     for folder in [*noted, *here]:
-        if not ((folder / FACESET).is_file() or (folder / MODEL).is_file()):
+        ours = (folder / FACESET).is_file() or (folder / MODEL).is_file()
+        if not ours and [path.name for path in folder.glob("*")] != [
+            records.FILE
+        ]:  # all but that: an erasing that was killed
             continue  # never a folder that is none of ours
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if json.loads((folder / records.FILE).read_text(encoding="utf-8")).get("id") == record_id:
@@ -62,7 +65,7 @@ def _uploads(record_id: str, workspace: Path) -> Iterator[Path]:
 
 def _jobs(folders: list[Path], workspace: Path, deleted: list[dict[str, Any]], left: list[str]) -> None:
     """Work that was begun with those facesets and models: frames and faces lie in its folder."""
-    if not folders or not (workspace / "jobs.sqlite3").is_file():
+    if not folders or not (workspace / STORE).is_file():
         return
     store, names = JobStore(workspace), {str(folder) for folder in folders}
     for job in store.list():
@@ -84,10 +87,21 @@ def _remove(path: Path, kind: str, deleted: list[dict[str, Any]], left: list[str
     entry = {"path": str(path), "kind": kind, "files": len(files), "bytes": sum(p.stat().st_size for p in files)}
     try:
         if path.is_dir():
-            shutil.rmtree(path)
+            _empty(path)
+            path.rmdir()
         else:
             path.unlink()
     except OSError as error:
         left.append(f"{path}: {error.strerror}")
         return
     deleted.append(entry)
+
+
+def _empty(folder: Path) -> None:
+    """Deletes what a folder holds, last what it is known by, so that after a kill the rest is still found to be deleted."""
+    last = [FACESET, MODEL, records.FILE]
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name in last and last.index(path.name) + 1, path.name)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

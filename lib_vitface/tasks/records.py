@@ -70,8 +70,10 @@ def _write(options: ConsentOptions, host: Host) -> dict[str, Any]:
         **words,
     )
     audit.note(host.workspace, "record written", record=record.id, who=record.who, kind=record.kind, **noted)
-    records.save_record(record, options.record)
     records.keep(record, host.workspace)
+    records.save_record(
+        record, options.record
+    )  # last: with it everything is done, without it the command can be repeated
     return _shown(record, host.workspace)
 
 

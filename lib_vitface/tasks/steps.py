@@ -262,13 +262,13 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
         denoiser = denoiser_of(options, host, options.device)
         swapper = open_swapper(options, host.workspace, host.tick)
         make = partial(open_swapper, options, host.workspace)
-        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser, make)
+        noted = partial(_note_swap, options, host.workspace, checkpoint)
+        result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser, make, noted)
         likeness = swapper.likeness()
         used = [member.network.device for member in members_of(swapper)]
         del swapper
         for one in used:
             device.release_memory(one)
-    _note_swap(options, host.workspace, checkpoint)
     return {
         **result,
         "likeness": likeness,

@@ -14,12 +14,14 @@ from typing import Any
 from lib_vitface import assets, media
 from lib_vitface.errors import InputError
 from lib_vitface.faceset.settings import FacesetOptions
+from lib_vitface.jobs import STORE, JobStore
+from lib_vitface.media.container import beside
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import build, to_dict
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.swap.video import check_label, file_facts, identity
+from lib_vitface.swap.video import check_label, file_facts, finished, identity
 from lib_vitface.tasks import facts, steps
 from lib_vitface.tasks.settings import CloneOptions, DemoOptions
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
@@ -129,15 +131,10 @@ class _Clone:
     def finish(self, trained: dict[str, Any], every: int) -> dict[str, Any]:
         """Swap, measure, show."""
         options, output = self.options, self.options.output
-        values = {
-            "model": self.model, "input": options.target, "output": output, "overwrite": options.overwrite,
-            "face": options.face, "face_index": options.face_index, "face_picture": options.face_picture,
-            "device": options.device, "label": options.label, "label_reason": options.label_reason,
-        }  # fmt: skip
         with self.part("swap"):
             swapped = self._swapped()
             if swapped is None:
-                swapped = steps.swap(build(SwapOptions, values), self._host("swap"))
+                swapped = steps.swap(self._swap_options(), self._host("swap"))
                 self._note(swapped)
         result: dict[str, Any] = {"output": str(output), "model": str(self.model)}
         if options.evaluate:
@@ -154,6 +151,15 @@ class _Clone:
             steps.publisher_of(self.model, self.host.workspace).image(sheet, contact_sheet(options.target, output))
         return {**result, "contact_sheet": str(sheet), "trained": trained, "swapped": swapped, "seconds": self.seconds}
 
+    def _swap_options(self) -> SwapOptions:
+        options = self.options
+        values = {
+            "model": self.model, "input": options.target, "output": options.output, "overwrite": options.overwrite,
+            "face": options.face, "face_index": options.face_index, "face_picture": options.face_picture,
+            "device": options.device, "label": options.label, "label_reason": options.label_reason,
+        }  # fmt: skip
+        return build(SwapOptions, values)
+
     def _swapped(self) -> dict[str, Any] | None:
         """What the swap brought, where this very model's output is there already and only what follows is left to do."""
         try:
@@ -161,12 +167,15 @@ class _Clone:
             if noted["key"] == self._key() and noted["file"] == file_facts(self.options.output):
                 return dict(noted["result"])
         except (OSError, ValueError, KeyError, TypeError, InputError):
+            pass
+        if not (self.model / INDEX).is_file() or not (self.host.workspace / STORE).is_file():
             return None
-        return None
+        return finished(JobStore(self.host.workspace), self._swap_options())  # killed before it was noted here
 
     def _note(self, result: dict[str, Any]) -> None:
         noted = {"key": self._key(), "file": file_facts(self.options.output), "result": result}
-        (self.work / _NOTE).write_text(json.dumps(noted), encoding="utf-8")
+        with beside(self.work / _NOTE) as temporary:
+            temporary.write_text(json.dumps(noted), encoding="utf-8")
 
     def _key(self) -> dict[str, Any]:
         """What the output was made with: the options and the model as it stands."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from lib_vitface.errors import InputError, OutputError
 from lib_vitface.media import container
 
 MakeVideo = Callable[..., Path]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_playlist_opens_nothing_else(tmp_path: Path, make_video: MakeVideo) -> None:
@@ -79,3 +83,27 @@ def test_folders_replace_only_empty_ones(tmp_path: Path) -> None:
 def test_errors_of_the_system_become_sentences(tmp_path: Path, code: int, words: str) -> None:
     with pytest.raises(OutputError, match=words), container.writing(tmp_path / "a.mp4"):
         raise OSError(code, "no")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX systems")
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    """Of that very file, and never what a living process is writing or one on another machine."""
+    target, other = tmp_path / "a.json", tmp_path / "b.json"
+    program = (
+        "import os, sys; from pathlib import Path; from lib_vitface.media.container import beside\n"
+        "blocks = [beside(Path(name)) for name in sys.argv[1:]]\n"
+        "for block in blocks:\n    block.__enter__().write_text('half')\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    dead = subprocess.run([sys.executable, "-c", program, target, other], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert dead.returncode == -9 and len(list(tmp_path.iterdir())) == 2
+    with container.beside(target) as living:
+        living.write_text("mine")
+        elsewhere = living.with_name(living.name.replace(container._machine(), "zzzz"))
+        elsewhere.write_text("theirs")
+        with container.beside(target) as temporary:
+            temporary.write_text("whole")
+        assert living.exists() and elsewhere.exists()
+        assert target.read_text() == "whole"
+        assert len(list(tmp_path.iterdir())) == 4, "these three, and what is left of the other file"
+    assert target.read_text() == "mine"

@@ -224,7 +224,7 @@ def test_the_workspace_keeps_copies(record: ConsentRecord, keys: Keys, tmp_path:
 
 def test_a_place_that_cannot_be_written(record: ConsentRecord, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OutputError, match=r"r\.json: cannot be written .*; choose another place"):
+    with pytest.raises(OutputError, match=r"r\.json: it cannot be written .*; choose another place"):
         save_record(record, tmp_path / "file" / "r.json")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(OutputError, match=r"folder\.json"):

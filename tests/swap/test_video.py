@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.faces.parse import hull_mask
-from lib_vitface.jobs import JobStore
+from lib_vitface.jobs import Claim, JobStore
 from lib_vitface.swap.analysis import load_arrays, save_arrays
 from lib_vitface.swap.finish import Finisher
 from lib_vitface.swap.picture import swap_face, swap_images, swap_input
-from lib_vitface.swap.video import identity, swap_video
+from lib_vitface.swap.video import finished, identity, swap_video
 
 PROGRAM = Path(__file__).with_name("tint.py")
 PLAIN = {"color": "none", "occlusion": False, "sharpen": 0, "start_s": 0.0, "end_s": 0.8}
@@ -70,6 +71,42 @@ def test_killed_and_resumed_gives_the_same_bytes(whole: Path, tmp_path: Path, di
     assert result["frames"] == 24 and (result["resumed_chunks"] > 0) == (dies_at > 8)
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 frames of noise, the first of them with a face: ten chunks."""
+    from conftest import write_video
+
+    draw = np.random.default_rng(0)
+    face = next(iter(media.read_frames(locate("sample_source")))).image
+    frames = [face] * 3 + [draw.integers(0, 255, face.shape, np.uint8) for _ in range(77)]
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    return write_video(path, frames, 25, options={"crf": "30", "preset": "ultrafast"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joined", [1, 4])
+def test_a_long_video_killed_while_it_is_joined(long: Path, tmp_path: Path, joined: int) -> None:
+    """Its chunks go one by one as they arrive in the output, and none is made again after a kill."""
+    values = {"input": long, "color": "none", "occlusion": False, "sharpen": 0, "codec": "h264", "quality": 30}
+    made = []
+    for name in ("whole", "parts"):
+        folder = tmp_path / name
+        folder.mkdir()
+        words = {**values, "output": folder / "out.mp4", "encode_speed": "fast"}
+        if name == "parts":
+            pairs = [f"{k}={v}" for k, v in {**words, "dies_at_joined": joined}.items()]
+            dead = subprocess.run([sys.executable, PROGRAM, folder, "0", *pairs], capture_output=True, text=True)
+            assert dead.returncode == -9, dead.stdout + dead.stderr
+            (job,) = JobStore(folder / "work").list("swap")
+            assert len(list(job.folder.glob("video-*"))) == 10 - joined + 1, "the last one was only noted"
+            assert len(list(folder.glob(".*.part"))) == 1
+        result = swap_video(options(folder, **words), Tint(), PlainDoor(), JobStore(folder / "work"))  # type: ignore[arg-type]
+        made.append((folder / "out.mp4").read_bytes())
+        assert result["resumed_chunks"] == (20 if name == "parts" else 0)
+        assert sorted(p.name for p in folder.iterdir()) == ["model", "out.mp4", "work"]
+    assert made[0] == made[1]
+
+
 def test_stopping_keeps_what_was_done(whole: Path, tmp_path: Path) -> None:
     chosen = options(tmp_path, input=locate("sample_source"), **PLAIN)
     store = JobStore(tmp_path / "work")
@@ -105,6 +142,24 @@ def test_a_model_that_sees_neighbours_is_stopped_and_resumed_as_well(tmp_path: P
         assert max(swapper.clips) == swapper.clip_length + 2 * 3
         made.append(chosen.output.read_bytes())
     assert made[0] == made[1]
+
+
+def test_what_is_finished_is_known_by_its_very_work(whole: Path, tmp_path: Path) -> None:
+    """As `clone` asks that was killed before it noted its swap; copies of the record in the model's folder make no difference."""
+    chosen, store = (
+        options(tmp_path, input=locate("sample_source"), **{**PLAIN, "end_s": 0.2}),
+        JobStore(tmp_path / "work"),
+    )
+    (chosen.model / "model.json").write_text("{}")
+    assert finished(store, chosen) is None
+    result = swap_video(chosen, Tint(), PlainDoor(), store)  # type: ignore[arg-type]
+    (chosen.model / "consent.json").write_text("{}")
+    assert finished(store, chosen) == result
+    assert finished(store, replace(chosen, feather=9)) is None
+    data = chosen.output.read_bytes()
+    chosen.output.unlink()
+    chosen.output.write_bytes(data)
+    assert finished(store, chosen) is None, "written by somebody else"
 
 
 def test_outputs_that_are_there_are_kept(tmp_path: Path) -> None:
@@ -175,6 +230,32 @@ def test_a_folder_keeps_its_names_and_tells_who_was_left_out(pictures: Path, tmp
     ]
     gap = np.abs(media.read_image(tmp_path / "out" / "b.png").astype(int) - media.read_image(pictures / "b.png"))
     assert gap.max() > 40 and (gap.max(axis=2) == 0).mean() > 0.6
+
+
+@pytest.mark.parametrize("name", ["", "b.png"])
+def test_pictures_killed_before_the_first_was_noted(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The picture lies there already: the same command must know it for its own."""
+    real, output, noted = Claim.add_chunk, tmp_path / f"out{Path(name).suffix}", []
+
+    def add_chunk(claim: Claim, stage: str, *given: Any, **named: Any) -> None:
+        if stage == "picture":
+            raise KeyboardInterrupt
+        real(claim, stage, *given, **named)
+
+    def again() -> dict[str, Any]:
+        chosen = options(tmp_path, input=pictures / name, output=output, codec="auto", color="none")
+        return swap_input(chosen, Tint(), PlainDoor(), JobStore(tmp_path / "work"), published=lambda: noted.append(1))  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Claim, "add_chunk", add_chunk)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    assert output.exists() and not noted
+    assert again()["pictures"] == (1 if name else 2) and noted == [1]
+    with pytest.raises(InputError, match="is there already"):
+        again()
 
 
 def test_one_picture_without_a_face_is_an_error(pictures: Path, tmp_path: Path) -> None:

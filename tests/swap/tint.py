@@ -79,6 +79,22 @@ def options(folder: Path, **values: Any) -> SwapOptions:
     return build(SwapOptions, {**defaults, **values})
 
 
+def _die_at_joined(number: int) -> None:
+    """Killed when so many segments lie in the output, the last one noted and not yet deleted."""
+    from lib_vitface.jobs import Claim
+
+    real, seen = Claim.add_chunk, 0
+
+    def add_chunk(self: Claim, stage: str, *given: Any, **named: Any) -> None:
+        nonlocal seen
+        real(self, stage, *given, **named)
+        seen += stage == "joined"
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Claim.add_chunk = add_chunk  # type: ignore[method-assign]
+
+
 def main(folder: Path, dies_at: int, values: dict[str, str]) -> int:
     """Swaps; before tick number `dies_at` the process is killed as by `kill -9`."""
     from grain import Grain
@@ -91,6 +107,9 @@ def main(folder: Path, dies_at: int, values: dict[str, str]) -> int:
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    joined = int(values.pop("dies_at_joined", 0))
+    if joined:
+        _die_at_joined(joined)
     ticks = 0
 
     def tick(done: float, total: float, note: str = "") -> None:
