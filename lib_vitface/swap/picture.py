@@ -59,7 +59,8 @@ def swap_images(
 ) -> dict[str, Any]:
     """One picture to `options.output`, or each picture of a folder to a folder, under the same names.
 
-    In a folder pictures without the wanted face are left out and named in the result; a single one raises `NoFaceError`.
+    In a folder pictures without the wanted face are left out and named in the result; a single one raises `NoFaceError`. The written
+    folder gets one signed record of all its pictures.
     Otherwise as `swap_video`.
     """
     pairs = _pairs(options)
@@ -132,6 +133,9 @@ class _Pictures:
         tick(len(pairs), len(pairs), "")
         if not any(done.values()):
             raise NoFaceError(f"{self.options.input}: the face to replace was not found on any of the pictures.")
+        if self.options.input.is_dir():
+            written = [pairs[k][1] for k in sorted(done) if done[k]]
+            self.publisher.folder(self.options.output, written, self.options.input)
         left_out = [str(pairs[k][0]) for k in sorted(done) if not done[k]]
         result = {"output": str(self.options.output), "pictures": sum(done.values()), "without_face": left_out}
         return result if self._redrawer is None else {**result, "denoise": self._counts()}
