@@ -207,8 +207,11 @@ def _record_of(values: dict[str, Any]) -> ConsentRecord:
 def check(record: ConsentRecord, workspace: Path) -> None:
     """Raises `ConsentError` where the record does not hold yet, has expired, or was revoked in this workspace.
 
-    A clock that was set back does not help: no day before the last entry of the audit log is believed.
+    A clock that was set back does not help: no day before the last entry of the audit log is believed. Neither does a log that was
+    deleted or edited: where its chain is broken, no record holds.
     """
+    if problem := audit.fault(workspace):
+        raise ConsentError(problem)
     today, noted = datetime.date.today().isoformat(), audit.latest_day(workspace)
     behind, today = noted > today, max(today, noted)
     if record.starts and record.starts > today:
