@@ -34,6 +34,9 @@ SAME_FACE = 0.3
 """Least cosine of one face to a record's reference."""
 LEAST_SHARE = 0.8
 """Least share of a face set's faces that must be so alike."""
+MEASURED_YAW_DEG = 30.0
+"""Yaw up to which these thresholds were measured (the footage goes to 28; docs/consent.md has the table). Of a face that is turned
+further they cannot tell whose it is: it counts neither as the person's nor as a stranger's."""
 
 
 KINDS = ("record", "declaration", "material")
@@ -248,13 +251,24 @@ def check_person(record: ConsentRecord, embedding: Floats, what: Path) -> None:
 
 
 def check_share(record: ConsentRecord, looks: Floats, what: Path) -> None:
-    """Raises `ConsentError` where too few of a face set's faces (embeddings `[N, 128]`) are the record's person."""
+    """Raises `ConsentError` where too few of a face set's faces (embeddings `[N, 128]` of those within `MEASURED_YAW_DEG`) are the
+    record's person."""
+    if not len(looks):
+        raise ConsentError(undecided(what))
     share = float(np.mean([record.likeness(look) >= SAME_FACE for look in looks]))
     if share < LEAST_SHARE:
         raise ConsentError(
             f"{what}: only {share:.0%} of its faces show {record.who}, whose consent record it carries (needed "
             f"{LEAST_SHARE:.0%}); build it again from that person's own clips."
         )
+
+
+def undecided(what: Path) -> str:
+    """The sentence for material of which nobody can tell whose it is."""
+    return (
+        f"{what}: shows faces only that are turned by more than {MEASURED_YAW_DEG:.0f} degrees, and whose those are cannot be told; "
+        "add footage from the front."
+    )
 
 
 def revoke(record: ConsentRecord, keys: Keys, workspace: Path) -> None:

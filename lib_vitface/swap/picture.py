@@ -16,6 +16,7 @@ from lib_vitface.faces.track import FaceChoice
 from lib_vitface.jobs import Claim, JobStore
 from lib_vitface.swap.denoise import Guard, Redrawer, redrawn
 from lib_vitface.swap.finish import Finisher
+from lib_vitface.swap.person import CheckedSwapper
 from lib_vitface.swap.plan import choice, limits
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.video import check_output, find_job, make_analyser, redrawer_of, reference_look, swap_video
@@ -152,6 +153,8 @@ class _Pictures:
         if face is None:
             return False
         hands = self._hands_near(image, face)
+        if isinstance(self.swapper, CheckedSwapper):
+            self.swapper.begin()
         swapped = swap_face(image, face, self.swapper, self._finisher, hands)
         if swapped is None:
             return False
