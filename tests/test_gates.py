@@ -402,7 +402,7 @@ def test_a_job_of_page_and_api_is_refused_alike(site: Site, clone_files: SmallCl
 
 def test_a_photo_is_no_source(site: Site, clone_files: SmallClone, capsys: pytest.CaptureFixture[str]) -> None:
     """A face comes from a model only, and a model from a faceset."""
-    photo = site.workspace / "photo.png"
+    photo = site.workspace.parent / "photo.png"
     media.write_image(photo, images("sample_source", 1)[0])
     model = list(training(site))
     model[2] = photo

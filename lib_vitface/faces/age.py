@@ -48,10 +48,10 @@ class InsightFaceAge:
     ONNX Runtime. Input `[1, 3, 96, 96]` RGB 0..255, output `[1, 3]`: two logits of gender, which are not used, and age / 100. It
     sees an unturned square about the face, half as large again as its longer side."""
 
-    name = "insightface's genderage"
-    error_years = 7.5
-    error_source = "at best, on 1000 pictures of IMDB-Clean: Jamo 2025, arXiv:2511.14689"
-    package = "onnxruntime"
+    name: ClassVar[str] = "insightface's genderage"
+    error_years: ClassVar[float] = 7.5
+    error_source: ClassVar[str] = "at best, on 1000 pictures of IMDB-Clean: Jamo 2025, arXiv:2511.14689"
+    package: ClassVar[str] = "onnxruntime"
     sha256 = "4fde69b1c810857b88c64a335084f1c3fe8f01246c9a191b48c7bb756d6652fb"
     _FILE, _SIDE, _ROOM = "genderage.onnx", 96, 1.5
 
