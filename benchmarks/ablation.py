@@ -8,7 +8,8 @@ own that outlives the terminal, and writes to DIR/queue.log. The same command go
 are read, an unfinished one trains on from its last save until it has had its minutes. A row that fails is named in the result and
 tried again the next time. `ablation.json` holds every row with every seed, `ablation.md` a table: means over the seeds, and beside
 each the difference to `vit` of the same seed, mean and spread. `sheet.png` shows the same moments of every row, `pictures/ROW.png`
-what a row's model does at them. All of them are written anew after each row.
+what a row's model does at them. All of them are written anew after each row. Of a model that draws
+somebody who did not agree there are figures only, no video and no picture.
 """
 
 from __future__ import annotations
@@ -283,12 +284,19 @@ def queue(bench: Ablation, names: list[str]) -> dict[str, Any]:
         said = {name: failed.get(name) or figures_of(rows[name], rows.get(f"{JUDGE}#{name.split('#')[1]}"))}
         print(json.dumps({"begun": began, **said}), file=sys.stderr, flush=True)
         if name in rows:
-            show(bench, name, list(rows), moments)
+            show(bench, name, [row for row in rows if not withheld(rows[row])], moments)
     return result
 
 
+def withheld(row: dict[str, Any]) -> str:
+    """Why a row's pictures are shown to nobody: its model draws somebody who did not agree. Empty for others."""
+    return next((str(row[part]["withheld"]) for part in ("redrawn", "swapped") if "withheld" in row.get(part, {})), "")
+
+
 def show(bench: Ablation, name: str, done: list[str], moments: list[tuple[Image, Face]]) -> None:
-    """The pictures of a row, and those of all rows that are done."""
+    """The pictures of a row, and those of all rows that are done and may be shown."""
+    if name not in done:
+        return
     door = steps.publisher_of(bench.folder / name, bench.host.workspace)
     place = bench.folder / "pictures" / f"{name}.png"
     if moments and not place.exists():

@@ -31,6 +31,7 @@ from lib_vitface.provenance import consent
 
 LIMITS = (0.15, 0.2, 0.25, 0.3, 0.363, 0.4, 0.45)
 GROUP = 12
+YAWS = (0, 5, 10, 15, 20, 25, 30, 45, 60, 90)
 
 
 def faces_of(clip: Path, frames: int, analyser: Analyser) -> tuple[np.ndarray, np.ndarray]:
@@ -54,13 +55,12 @@ def rates(own: np.ndarray, strange: np.ndarray) -> list[dict[str, float]]:
 
 
 def measure_faces(people: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    own, own_yaw, strange = [], [], []
+    own, strange = [], []
     sets: dict[float, tuple[list[float], list[float]]] = {limit: ([], []) for limit in LIMITS}
-    for name, (looks, yaws) in people.items():
+    for name, (looks, _) in people.items():
         half = len(looks) // 2
         reference = cluster.centre(looks[:half])
         own.append(looks[half:] @ reference)
-        own_yaw.append(yaws[half:])
         for limit, (mine_in, _) in sets.items():
             mine_in += _shares(looks[half:], reference, limit)
         for other, (theirs, _) in people.items():
@@ -68,20 +68,46 @@ def measure_faces(people: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str,
                 strange.append(theirs @ reference)
                 for limit, (_, others_in) in sets.items():
                     others_in += _shares(theirs, reference, limit)
-    mine, yaw, others = (np.concatenate(x) for x in (own, own_yaw, strange))
+    mine, others = np.concatenate(own), np.concatenate(strange)
     return {
         "faces": {"own": len(mine), "strange": len(others), "rates": rates(mine, others)},
-        "own_by_yaw": {
-            f"{low}-{high}": {"count": int(((yaw >= low) & (yaw < high)).sum()),
-                              "false_reject": float(np.mean(mine[(yaw >= low) & (yaw < high)] < consent.SAME_FACE))}
-            for low, high in itertools.pairwise((0, 30, 60, 90)) if ((yaw >= low) & (yaw < high)).any()
-        },
+        "by_yaw": by_yaw(people),
         "sets": [
             {"limit": limit, "own": len(a), "own_least_share": min(a), "strange": len(b), "strange_largest_share": max(b),
              "strange_accepted": float(np.mean(np.array(b) >= consent.LEAST_SHARE))}
             for limit, (a, b) in sets.items()
         ],
     }  # fmt: skip
+
+
+def by_yaw(people: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, float | None]]:
+    """How far cosines fall as heads turn. Own: the faces of a clip that are turned most, against the mean of the three tenths that are
+    turned least. Strangers: all faces of the other clips against the mean of a clip."""
+    own, strange = list[np.ndarray](), list[np.ndarray]()  # rows of yaw and cosine
+    for name, (looks, yaws) in people.items():
+        least = yaws <= np.quantile(yaws, 0.3)
+        own.append(np.stack([yaws[~least], looks[~least] @ cluster.centre(looks[least])]))
+        others = [(y, v @ cluster.centre(looks)) for n, (v, y) in people.items() if n != name]
+        strange += [np.stack(pair) for pair in others]
+    found = {}
+    for low, high in itertools.pairwise(YAWS):
+        mine, theirs = (_between(np.concatenate(rows, axis=1), low, high) for rows in (own, strange))
+        if len(mine) or len(theirs):
+            found[f"{low}-{high}"] = {
+                "own": len(mine), "own_mean": _or_none(mine, np.mean), "own_least": _or_none(mine, np.min),
+                "own_below": _or_none(mine < consent.SAME_FACE, np.mean), "strange": len(theirs),
+                "strange_mean": _or_none(theirs, np.mean), "strange_largest": _or_none(theirs, np.max),
+                "strange_taken": _or_none(theirs >= consent.SAME_FACE, np.mean),
+            }  # fmt: skip
+    return found
+
+
+def _between(rows: np.ndarray, low: float, high: float) -> np.ndarray:
+    return rows[1, (rows[0] >= low) & (rows[0] < high)]
+
+
+def _or_none(values: np.ndarray, of: Any) -> float | None:
+    return round(float(of(values)), 3) if len(values) else None
 
 
 def _shares(looks: np.ndarray, reference: np.ndarray, limit: float) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,6 +141,14 @@ def _set_rotation(path: Path, clockwise_deg: int) -> None:
     matrix = [cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 30]
     data[at : at + 36] = np.array(matrix, ">i4").tobytes()
     path.write_bytes(bytes(data))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_age_estimator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever lies in the home of who runs the tests: the people of the clips are refused or not by what a test puts there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib_vitface.faces.age.HOME", tmp_path_factory.mktemp("insightface"))
+        yield
 
 
 @pytest.fixture

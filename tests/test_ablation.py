@@ -132,3 +132,12 @@ def test_figures_are_picked_out_of_an_evaluation() -> None:
     assert ablation.pick({"identity": {"by_yaw": bands[:1]}}, ("identity", "by_yaw")) is None
     assert ablation.pick(measured, ("geometry", "pose_error_deg", "median")) == 2
     assert ablation.pick(measured, ("likeness", "face_psnr_db", "median")) is None
+
+
+def test_of_a_model_that_draws_somebody_else_nothing_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"vit#0": row(30), "poor#0": {**row(20), "swapped": {"withheld": "The model draws a stranger."}}}
+    assert [ablation.withheld(one) for one in rows.values()] == ["", "The model draws a stranger."]
+    shown: list[str] = []
+    monkeypatch.setattr(ablation.steps, "publisher_of", lambda model, workspace: shown.append(model.name))
+    ablation.show(ablation.Ablation.__new__(ablation.Ablation), "poor#0", ["vit#0"], [])
+    assert shown == []

@@ -204,10 +204,14 @@ def test_pictures_too(clone_files: SmallClone, tmp_path: Path, capsys: Capture) 
         capsys, clone_files.workspace, "swap", "--model", clone_files.model, "--input", folder, "--output", output
     )
     assert code == 0 and said["pictures"] == 2 and said["without_face"] == [str(folder / "c.png")]
-    assert sorted(p.name for p in output.iterdir()) == ["a.png", "b.jpg"]
+    assert sorted(p.name for p in output.iterdir()) == ["a.png", "b.jpg", "vitface.json"]
+    assert all(read_statement(output / name).is_synthetic for name in ("a.png", "b.jpg"))  # type: ignore[union-attr]
     assert np.array_equal(media.read_picture(output / "a.png")[1], alpha)
     code, seen, _ = run(capsys, clone_files.workspace, "inspect", "--input", output)
     assert code == 0 and seen["synthetic"] and all(f["mark"]["authentic"] for f in seen["files"])
+    (record,) = seen["folders"]
+    assert (record["state"], record["own_key"], record["files"]) == ("valid", True, 2)
+    assert record["made_from"] == {"folder": "in"} and record["statement"]["consent_id"] == said["consent"]
 
 
 def test_evaluate_writes_its_figures(

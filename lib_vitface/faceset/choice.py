@@ -17,6 +17,7 @@ from lib_vitface.types import Floats
 
 STRANGER, REPEAT, SURPLUS, THINNED = "stranger", "repeat", "surplus", "thinned"
 UNLIKE = "unlike the consent record's person"
+TURNED = "turned too far to tell whose it is"
 
 _POOL_FACTOR, _LEAST_POOL = 4, 2000
 _OVERFLOW = 1.5
@@ -25,10 +26,13 @@ _TYPICAL = 0.45  # a face this much above the threshold looks wholly like its pe
 
 @dataclass(frozen=True)
 class Consenting:
-    """Whose face may be kept: `look` [128] of the consent record, and the least cosine to it."""
+    """Whose face may be kept: `look` [128] of the consent record, and the least cosine to it, which tells of faces that are turned by
+    `most_yaw_deg` or less. Beyond, a face that is less alike goes under a reason of its own, and one that is more alike stays
+    and counts for nothing: by such faces alone no set is anybody's."""
 
     look: Floats
     least: float
+    most_yaw_deg: float
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,14 @@ def choose(
             own = np.flatnonzero(labels == _most_alike(pool, labels, consenting.look))
         else:
             own = np.flatnonzero(labels == cluster.wanted(pool.embeddings, labels, pool.seen, reference))
-    own, unlike = _of(pool, own, consenting)
-    if not len(own):
+    own, unlike, turned, decided = _of(pool, own, consenting)
+    if not decided:
         faceset.decide(pool.ids, labels, [UNLIKE] * len(pool.ids), {}, erase=(UNLIKE,))
         faceset.sweep()
+        if not len(unlike):
+            raise ConsentError(
+                f"{options.input[0]}: shows faces only that are turned too far to tell whose they are; add footage from the front."
+            )
         raise ConsentError(
             f"{options.input[0]}: shows somebody else than the consent record; use that person's own clips or the record of the "
             "person in them."
@@ -141,6 +149,7 @@ def choose(
     chosen = first[_chosen(pool.features, worth, labels, first, options.max_faces)]
     reasons = np.full(len(pool.ids), STRANGER, dtype=object)
     reasons[unlike] = UNLIKE
+    reasons[turned] = TURNED
     reasons[own] = REPEAT
     reasons[first] = SURPLUS
     reasons[chosen] = record.KEPT
@@ -152,7 +161,7 @@ def choose(
     notes: dict[str, Any] = {"spread": spread}
     if not options.keep_strangers:
         notes["person"] = [float(v) for v in cluster.centre(pool.embeddings[chosen])]
-    faceset.decide(pool.ids, labels, list(reasons), notes, again=again, erase=(STRANGER, REPEAT, UNLIKE))
+    faceset.decide(pool.ids, labels, list(reasons), notes, again=again, erase=(STRANGER, REPEAT, UNLIKE, TURNED))
     faceset.sweep()
     faceset.note("hints", coverage.hints_of(faceset))
     faceset.note("pictures", [coverage.save(faceset).name])
@@ -197,12 +206,14 @@ def _most_alike(pool: Pool, labels: NDArray[np.int64], look: Floats) -> int:
 
 def _of(
     pool: Pool, own: NDArray[np.int64], consenting: Consenting | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places in `own` that are like the consenting person, and those that are not."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]:
+    """Places in `own` that are like the consenting person, those that are not, those that are not and are turned too far for that to
+    tell, and how many of the first are not turned too far."""
     if consenting is None:
-        return own, own[:0]
+        return own, own[:0], own[:0], len(own)
     alike = pool.embeddings[own] @ consenting.look >= consenting.least
-    return own[alike], own[~alike]
+    told = np.abs(pool.pose[own, 0]) <= consenting.most_yaw_deg
+    return own[alike], own[~alike & told], own[~alike & ~told], int((alike & told).sum())
 
 
 def _reference(faceset: FacesetWriter, options: FacesetOptions, named: Floats | None) -> Floats | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -26,7 +25,7 @@ from lib_vitface.faceset.inputs import Input
 from lib_vitface.faceset.record import NOVEL, Record
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import IMAGES, INDEX
-from lib_vitface.faceset.writer import LOCK, FacesetWriter, Progress, sole_right
+from lib_vitface.faceset.writer import LOCK, FacesetWriter, Progress, erase, sole_right
 from lib_vitface.types import Face, Floats, Tick, no_tick
 from lib_vitface.workers import Map, workers
 
@@ -109,9 +108,7 @@ def _opened(options: FacesetOptions) -> FacesetWriter:
             f"{folder} holds a faceset already; name another folder, or resume or overwrite it by --exists."
         )
     if options.exists == "overwrite":
-        for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+        erase(folder)
         return FacesetWriter.create(folder, settings)
     faceset = FacesetWriter.open(folder, unfinished=True)
     for name, value in settings.items():

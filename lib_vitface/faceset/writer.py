@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from lib_vitface.errors import CheckpointError, OutputError
 from lib_vitface.faceset import record as rows
+from lib_vitface.faceset.coverage import FILE as COVERAGE
 from lib_vitface.faceset.record import Record
 from lib_vitface.faceset.store import APPLICATION_ID, IMAGES, INDEX, VERSION, Faceset
 from lib_vitface.types import Image
@@ -64,6 +66,13 @@ def sole_right(folder: Path) -> Iterator[None]:
             reason = "another run is building it; wait for it or stop it" if busy else f"it cannot be written ({error})"
             raise OutputError(f"{folder}: {reason}.") from None
         yield
+
+
+def erase(folder: Path) -> None:
+    """Deletes index and pictures of a faceset; what else lies in the folder stays."""
+    for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm", COVERAGE):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / IMAGES, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def faces_in_media(path: Path, analyser: Analyser, limit: int, tick: Tick) -> It
             found = [f for f in analyser(image) if f.landmarks is not None]
             if found:
                 count += 1
-                yield _cut_out(image, max(found, key=lambda f: float(np.prod(f.box[2:] - f.box[:2]))))
+                cut, face = portrait(image, max(found, key=lambda f: float(np.prod(f.box[2:] - f.box[:2]))))
+            assert face.landmarks is not None
+            yield cut, face.landmarks
     if not count:
         raise NoFaceError(f"{path}: no face was found in it; name a clip or photos of the source person.")
 
@@ -100,10 +102,10 @@ def sample_pictures(file: Path, wanted: int) -> Iterator[Image]:
     yield from (frame.image for frame in read_frames(file) if frame.index % step == 0)
 
 
-def _cut_out(image: Image, face: Face) -> tuple[Image, Floats]:
-    """The face with room around it, so that a sample of large frames stays small; never enlarged."""
+def portrait(image: Image, face: Face) -> tuple[Image, Face]:
+    """The face with room around it, so that a sample of large frames stays small; never enlarged. And the face in that picture."""
     if face.landmarks is None:
         raise ValueError("the face has no landmarks yet: run a landmarker first")
     side = min(384, max(64, round(2.2 * float((face.box[2:] - face.box[:2]).max()))))
     crop = align.take_crop(image, face, side)
-    return crop.image, align.apply(crop.frame_to_crop, face.landmarks).astype(np.float32)
+    return crop.image, face_from(align.apply(crop.frame_to_crop, face.landmarks).astype(np.float32))

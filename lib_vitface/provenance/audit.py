@@ -45,6 +45,7 @@ def note(workspace: Path, event: str, **facts: Any) -> None:
         with contextlib.closing(sqlite3.connect(workspace / FILE, timeout=_BUSY_S, isolation_level=None)) as log:
             log.executescript(_TABLE)
             log.execute("BEGIN IMMEDIATE")
+            whole = _ends_as_noted(log, _head(workspace / "keys" / _HEAD))
             row = log.execute("SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1").fetchone()
             number, before = (1, _START) if row is None else (row[0] + 1, row[1])
             body = json.dumps(
@@ -55,7 +56,8 @@ def note(workspace: Path, event: str, **facts: Any) -> None:
             values = (number, day, body, before, digest, keys.sign(digest.encode()))
             log.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
             log.execute("COMMIT")
-        _write_head(workspace, keys, number, digest)
+        if whole:  # else what is noted beside the key is all that tells of the entries that are gone
+            _write_head(workspace, keys, number, digest)
     except (sqlite3.Error, OSError) as error:
         raise OutputError(
             f"{workspace / FILE}: the audit log cannot be written ({error}); free some space, or choose another workspace."
@@ -64,6 +66,14 @@ def note(workspace: Path, event: str, **facts: Any) -> None:
 
 def _hash(before: str, body: str) -> str:
     return hashlib.sha256(f"{before}\n{body}".encode()).hexdigest()
+
+
+def _ends_as_noted(log: sqlite3.Connection, head: dict[str, Any] | None) -> bool:
+    """Whether the log holds the entry that was the last one when the head was written."""
+    if head is None:
+        return True
+    row = log.execute("SELECT hash FROM entries WHERE number = ?", (head["number"],)).fetchone()
+    return row is not None and row[0] == head["hash"]
 
 
 def _write_head(workspace: Path, keys: Keys, number: int, digest: str) -> None:
@@ -129,16 +139,55 @@ def verify(workspace: Path) -> dict[str, Any]:
     return {"entries": count, "sound": not problem, "problem": sentence}
 
 
-def _check(log: sqlite3.Connection, public: str, head: dict[str, Any] | None) -> tuple[int, str]:
+def fault(workspace: Path) -> str:
+    """The sentence where entries are gone or changed, so that nobody knows what was revoked; empty where the chain is whole.
+
+    Quicker than `verify`, for it leaves out the signatures of single entries: that of the last one stands for the chain.
+    """
+    head = _head(workspace / "keys" / _HEAD)
+    try:
+        with _reading(workspace) as log:
+            if log is None:
+                problem = "" if head is None else "it is gone"
+            else:
+                problem = _check(log, None, head)[1]
+                if head is not None and not problem:
+                    said = f"{head['number']} {head['hash']}".encode()
+                    problem = (
+                        ""
+                        if is_signed(open_keys(workspace).public, said, head["signature"])
+                        else "its end is not signed"
+                    )
+    except sqlite3.Error as error:
+        problem = f"it cannot be read ({error})"
+    if not problem:
+        return ""
+    return (
+        f"{workspace / FILE}: the audit log was tampered with ({problem}), so what was revoked is not known; put it back from a "
+        "backup, or work in a new workspace with new records."
+    )
+
+
+def _fits(day: str, body: str) -> bool:
+    """Whether the day that stands beside an entry is that of its time; where one lives makes a day's difference."""
+    try:
+        apart = datetime.date.fromisoformat(day) - datetime.date.fromisoformat(str(json.loads(body)["time"])[:10])
+    except (ValueError, KeyError, TypeError):
+        return False
+    return abs(apart.days) <= 1
+
+
+def _check(log: sqlite3.Connection, public: str | None, head: dict[str, Any] | None) -> tuple[int, str]:
+    """How many entries there are and what is wrong with the chain; with the key `public` signatures are looked at, too."""
     before, count, seen_head = _START, 0, head is None
-    rows = log.execute("SELECT number, body, before, hash, signature FROM entries ORDER BY number")
-    for number, body, noted, digest, signature in rows:
+    rows = log.execute("SELECT number, day, body, before, hash, signature FROM entries ORDER BY number")
+    for number, day, body, noted, digest, signature in rows:
         count += 1
         if number != count:
             return count, f"entry {count} is missing"
-        if noted != before or digest != _hash(before, body):
+        if noted != before or digest != _hash(before, body) or not _fits(day, body):
             return count, f"entry {count} was changed"
-        if not is_signed(public, digest.encode(), signature):
+        if public is not None and not is_signed(public, digest.encode(), signature):
             return count, f"entry {count} was not signed by this workspace"
         if head is not None and number == head["number"]:
             if digest != head["hash"]:

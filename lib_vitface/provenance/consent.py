@@ -33,6 +33,9 @@ SAME_FACE = 0.3
 """Least cosine of one face to a record's reference."""
 LEAST_SHARE = 0.8
 """Least share of a face set's faces that must be so alike."""
+MEASURED_YAW_DEG = 30.0
+"""Yaw up to which these thresholds were measured (the footage goes to 28; docs/consent.md has the table). Of a face that is turned
+further they cannot tell whose it is: it counts neither as the person's nor as a stranger's."""
 
 
 KINDS = ("record", "declaration", "material")
@@ -200,8 +203,11 @@ def _record_of(values: dict[str, Any]) -> ConsentRecord:
 def check(record: ConsentRecord, workspace: Path) -> None:
     """Raises `ConsentError` where the record does not hold yet, has expired, or was revoked in this workspace.
 
-    A clock that was set back does not help: no day before the last entry of the audit log is believed.
+    A clock that was set back does not help: no day before the last entry of the audit log is believed. Neither does a log that was
+    deleted or edited: where its chain is broken, no record holds.
     """
+    if problem := audit.fault(workspace):
+        raise ConsentError(problem)
     today, noted = datetime.date.today().isoformat(), audit.latest_day(workspace)
     behind, today = noted > today, max(today, noted)
     if record.starts and record.starts > today:
@@ -238,13 +244,24 @@ def check_person(record: ConsentRecord, embedding: Floats, what: Path) -> None:
 
 
 def check_share(record: ConsentRecord, looks: Floats, what: Path) -> None:
-    """Raises `ConsentError` where too few of a face set's faces (embeddings `[N, 128]`) are the record's person."""
+    """Raises `ConsentError` where too few of a face set's faces (embeddings `[N, 128]` of those within `MEASURED_YAW_DEG`) are the
+    record's person."""
+    if not len(looks):
+        raise ConsentError(undecided(what))
     share = float(np.mean([record.likeness(look) >= SAME_FACE for look in looks]))
     if share < LEAST_SHARE:
         raise ConsentError(
             f"{what}: only {share:.0%} of its faces show {record.who}, whose consent record it carries (needed "
             f"{LEAST_SHARE:.0%}); build it again from that person's own clips."
         )
+
+
+def undecided(what: Path) -> str:
+    """The sentence for material of which nobody can tell whose it is."""
+    return (
+        f"{what}: shows faces only that are turned by more than {MEASURED_YAW_DEG:.0f} degrees, and whose those are cannot be told; "
+        "add footage from the front."
+    )
 
 
 def revoke(record: ConsentRecord, keys: Keys, workspace: Path) -> None:

@@ -15,7 +15,7 @@ from lib_vitface.provenance.foreign import generator_of
 from lib_vitface.provenance.keys import Keys, known_keys
 from lib_vitface.provenance.manifest import read_statement
 from lib_vitface.provenance.reading import Reading, read
-from lib_vitface.provenance.sealing import read_beside
+from lib_vitface.provenance.sealing import FOLDER, read_beside, read_folder
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.types import Image, Tick, no_tick
 
@@ -36,7 +36,19 @@ def inspect(options: InspectOptions, workspace: Path, tick: Tick = no_tick) -> d
         tick(number, len(files), path.name)
         found.append(_look(path, options, keys, whose))
     tick(len(files), len(files), "")
-    return {"synthetic": all(one["synthetic"] for one in found), "files": found, "audit_log": audit.verify(workspace)}
+    return {
+        "synthetic": all(one["synthetic"] for one in found),
+        "files": found,
+        "folders": _folders(options.input, keys),
+        "audit_log": audit.verify(workspace),
+    }
+
+
+def _folders(given: Sequence[Path], keys: Keys | None) -> list[dict[str, Any]]:
+    """What the signed records of folders say, of all that are in what was given."""
+    records = dict.fromkeys(r for path in given if path.is_dir() for r in sorted(path.rglob(FOLDER)))
+    found = (read_folder(record.parent, None if keys is None else keys.public) for record in records)
+    return [one for one in found if one is not None]
 
 
 def is_marked(path: Path) -> bool:

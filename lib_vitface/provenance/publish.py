@@ -65,6 +65,11 @@ class Publisher:
 
         media.write_image(path, self.mark(image), quality=quality, xmp=self.xmp, alpha=alpha, finish=finish)
 
+    def folder(self, folder: Path, files: Sequence[Path], parent: Path | None = None) -> None:
+        """Puts the signed record of these finished pictures, made from `parent`, into their folder. Raises `OutputError`."""
+        if self._seal is not None:
+            self._seal.folder(folder, files, self.said, parent)
+
     def sealed(self, data: bytes, suffix: str, parent: bytes | None = None) -> bytes:
         """A finished, marked file of kind `suffix` with a signed manifest where one can be put in. `parent` as PNG."""
         return data if self._seal is None else self._seal.inside(data, suffix, self.said, parent)
@@ -94,6 +99,8 @@ class Publisher:
                 manifest.add_xmp(temporary, self.xmp, output.suffix)
                 if self._seal is not None:
                     self._seal.file(temporary, output, self.said, source)
+            else:
+                self.folder(temporary, list(temporary.iterdir()), source)
             if finish is not None:
                 finish(temporary)
 

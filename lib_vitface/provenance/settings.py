@@ -14,7 +14,10 @@ STATEMENT = (
     "I am this person and an adult, or I have this adult's consent, and I agree that ViTFace learns this face and puts it into "
     "pictures and video that are marked as synthetic."
 )
-MATERIAL = "The licence of this footage allows that ViTFace learns the face in it, for a demonstration that is marked as synthetic."
+MATERIAL = (
+    "The licence of this footage allows that ViTFace learns the face in it, which is that of an adult, for a demonstration that is "
+    "marked as synthetic."
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from lib_vitface.errors import ConsentError
 from lib_vitface.faces import align
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import five_points
+from lib_vitface.provenance import age
+from lib_vitface.provenance.consent import MEASURED_YAW_DEG
 from lib_vitface.types import Embedder, Face, Floats, Image, Neighbours, SwappedFace
 
 if TYPE_CHECKING:
@@ -22,13 +24,18 @@ if TYPE_CHECKING:
 
 def look_of(swapped: SwappedFace, face: Face, embedder: Embedder) -> Floats:
     """Embedding [128] of a new face in its crop; `face` is where it goes in the frame."""
+    return embedder(swapped.image, _in_crop(swapped, face))
+
+
+def _in_crop(swapped: SwappedFace, face: Face) -> Face:
+    """A face of the frame as it lies in the crop of what is put there."""
     assert face.landmarks is not None
     landmarks = align.apply(swapped.frame_to_crop, face.landmarks).astype(np.float32)
-    return embedder(swapped.image, replace(face, landmarks=landmarks, points=five_points(landmarks)))
+    return replace(face, landmarks=landmarks, points=five_points(landmarks))
 
 
 EVERY = 12  # clips between two looks
-MAX_YAW_DEG, LEAST_PX = 35.0, 60.0  # of faces whose embedding can be relied on
+LEAST_PX = 60.0  # of faces whose embedding can be relied on; they are turned by `MEASURED_YAW_DEG` at most
 ALIKE = 0.3
 """Least mean cosine by which a new face counts as the consenting person's, or as the footage's own."""
 
@@ -45,12 +52,25 @@ class Likeness:
     name: str
 
 
+class Look(NamedTuple):
+    """Of one new face: cosines to the record, to the footage's face and to each other record, and the years that the new face and the
+    footage's look (empty without an estimator)."""
+
+    record: float
+    footage: float
+    others: list[float]
+    years: tuple[float, ...]
+
+
 class CheckedSwapper:
-    """A model that is watched: the face it draws must be nearest to the person who agreed.
+    """A model that is watched: the face it draws must be nearest to the person who agreed, and neither it nor the one it replaces may
+    look like a minor's.
 
     A new face that is unlike both that person and the footage's is a third person's; one that is more like another person
     with a record than like both is that person's. Either is refused. A model that has learned little still resembles the
-    footage, which harms nobody; `likeness` says so. `refused` is told the sentence before it is raised.
+    footage, which harms nobody; `likeness` says so. `refused` is told the sentence before it is raised. With `stops=False` a wrong
+    face raises nothing, and `fault` tells at the end: for who measures poor models, and must not hand out what is refused. Several
+    pictures are several footages: `begin` says where one ends.
     """
 
     def __init__(
@@ -59,11 +79,22 @@ class CheckedSwapper:
         record: ConsentRecord,
         others: Sequence[ConsentRecord] = (),
         refused: Callable[[str], None] = lambda reason: None,
+        stops: bool = True,
     ) -> None:
         self.record, self.clip_length, self.inner = record, swapper.clip_length, swapper
         self._others, self._refused, self.context = others, refused, swapper.context
+        self._stops = stops
         self._embedder = make_embedder("sface")
-        self._clips, self._seen = 0, list[tuple[float, float, list[float]]]()
+        self._age = age.find_estimator()
+        self._clips, self._seen = 0, list[Look]()
+        self._begun = 0  # looks at footage before this
+        self.undecided = 0
+        """Looks at which no face was clear enough to tell whose it is."""
+
+    def begin(self) -> None:
+        """Other footage from here on, in which somebody else may be seen: it is looked at from its first clip on, and ages are told
+        by it alone."""
+        self._clips, self._begun = 0, len(self._seen)
 
     def __call__(
         self,
@@ -74,35 +105,41 @@ class CheckedSwapper:
     ) -> list[SwappedFace]:
         """As the model's own call. Raises `ConsentError` where the face is somebody else's."""
         swapped = self.inner(frames, faces, times, nearby)
-        if self._clips % EVERY == 0 or not self._seen:
+        if self._clips % EVERY == 0 or len(self._seen) == self._begun:
             for image, face, new in zip(frames, faces, swapped, strict=True):
                 if self._clear(face):
                     self._look(image, face, new)
                     break
+            else:
+                self.undecided += bool(swapped)
         self._clips += 1
         return swapped
 
     def _clear(self, face: Face) -> bool:
         width = float(face.box[2] - face.box[0])
-        return face.pose is not None and abs(face.pose.yaw_deg) <= MAX_YAW_DEG and width >= LEAST_PX
+        return face.pose is not None and abs(face.pose.yaw_deg) <= MEASURED_YAW_DEG and width >= LEAST_PX
 
     def _look(self, image: Image, face: Face, new: SwappedFace) -> None:
         assert face.landmarks is not None
         look = look_of(new, face, self._embedder)
         footage = self._embedder(image, replace(face, points=five_points(face.landmarks)))
         others = [other.likeness(look) for other in self._others]
-        self._seen.append((self.record.likeness(look), float(look @ footage), others))
+        pairs = ((new.image, _in_crop(new, face)), (image, face))
+        years = () if self._age is None else tuple(self._age(*pair) for pair in pairs)
+        self._seen.append(Look(self.record.likeness(look), float(look @ footage), others, years))
         self._check()
 
     def _check(self) -> None:
-        found = self.likeness()
-        reason = "" if found is None else self._fault(found)
+        reason = self._minor() or (self.fault() if self._stops else "")
         if reason:
             self._refused(reason)
             raise ConsentError(reason)
 
-    def _fault(self, found: dict[str, Any]) -> str:
-        """The sentence that says why the result is refused; empty where it is not."""
+    def fault(self) -> str:
+        """The sentence that says whose face was drawn; empty where it is that of the person who agreed, or the footage's."""
+        found = self.likeness()
+        if found is None:
+            return ""
         who, nearest = self.record.who, max(found["record"], found["footage"])
         if nearest < ALIKE:
             return (
@@ -116,24 +153,37 @@ class CheckedSwapper:
             )
         return ""
 
-    def hand_over(self) -> list[tuple[float, float, list[float]]]:
-        """What was seen since the last time, for `take_over` in another process."""
-        seen, self._seen = self._seen, []
+    def _minor(self) -> str:
+        """The sentence that says that the new face, or the one it replaces, may be a minor's; empty where neither may."""
+        if self._age is None:
+            return ""
+        for place, what in enumerate(("The new face", "The footage's face")):
+            years = [one.years[place] for one in self._seen[self._begun :] if one.years]
+            if reason := age.fault(age.apparent(years, self._age), what):
+                return reason
+        return ""
+
+    def hand_over(self) -> list[Look | None]:
+        """What was seen since the last time, for `take_over` in another process; None for what could not be decided."""
+        seen = [*self._seen, *[None] * self.undecided]
+        self._seen, self._begun, self.undecided = [], 0, 0
         return seen
 
-    def take_over(self, seen: Sequence[tuple[float, float, list[float]]]) -> None:
+    def take_over(self, seen: Sequence[Look | None]) -> None:
         """What another process saw. Raises `ConsentError` where the face is somebody else's, counted over all of it."""
-        self._seen += seen
+        self._seen += [one for one in seen if one is not None]
+        self.undecided += sum(one is None for one in seen)
         self._check()
 
     def likeness(self) -> dict[str, Any] | None:
         """What was seen so far, JSON-ready; None where no face could be judged (all turned away or small)."""
         if not self._seen:
             return None
-        own, footage = (float(np.mean([one[k] for one in self._seen])) for k in (0, 1))
+        own = float(np.mean([one.record for one in self._seen]))
+        footage = float(np.mean([one.footage for one in self._seen]))
         other, name = -1.0, ""
         if self._others:
-            means = np.mean([one[2] for one in self._seen], axis=0)
+            means = np.mean([one.others for one in self._seen], axis=0)
             other, name = float(means.max()), self._others[int(means.argmax())].who
         values = Likeness(len(self._seen), own, footage, other, name)
         return {**asdict(values), "nearest": "record" if own >= max(footage, other) else "footage"}

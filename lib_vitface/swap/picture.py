@@ -16,6 +16,7 @@ from lib_vitface.faces.track import FaceChoice
 from lib_vitface.jobs import Claim, JobStore
 from lib_vitface.swap.denoise import Guard, Redrawer, redrawn
 from lib_vitface.swap.finish import Finisher
+from lib_vitface.swap.person import CheckedSwapper
 from lib_vitface.swap.plan import choice, limits
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.video import check_output, find_job, make_analyser, redrawer_of, reference_look, swap_video
@@ -61,7 +62,8 @@ def swap_images(
 ) -> dict[str, Any]:
     """One picture to `options.output`, or each picture of a folder to a folder, under the same names.
 
-    In a folder pictures without the wanted face are left out and named in the result; a single one raises `NoFaceError`.
+    In a folder pictures without the wanted face are left out and named in the result; a single one raises `NoFaceError`. The written
+    folder gets one signed record of all its pictures.
     Otherwise as `swap_video`.
     """
     pairs = _pairs(options)
@@ -135,6 +137,9 @@ class _Pictures:
         tick(len(pairs), len(pairs), "")
         if not any(done.values()):
             raise NoFaceError(f"{self.options.input}: the face to replace was not found on any of the pictures.")
+        if self.options.input.is_dir():
+            written = [pairs[k][1] for k in sorted(done) if done[k]]
+            self.publisher.folder(self.options.output, written, self.options.input)
         left_out = [str(pairs[k][0]) for k in sorted(done) if not done[k]]
         result = {"output": str(self.options.output), "pictures": sum(done.values()), "without_face": left_out}
         return result if self._redrawer is None else {**result, "denoise": self._counts()}
@@ -151,6 +156,8 @@ class _Pictures:
         if face is None:
             return False
         hands = self._hands_near(image, face)
+        if isinstance(self.swapper, CheckedSwapper):
+            self.swapper.begin()
         swapped = swap_face(image, face, self.swapper, self._finisher, hands)
         if swapped is None:
             return False

@@ -3,6 +3,10 @@
 The target's faceset is made of the first part of its clip only. On the rest every model (1) redraws the target as itself, which is
 compared with the truth pixel by pixel (PSNR, SSIM inside the face), and (2) puts the source's face in, of which identity, landmark
 distance and flicker are measured. Models train one after the other, with the same options but their kind.
+
+New faces are held against the consent record as in `swap`. A model that has learned badly may draw somebody else than who agreed;
+it is measured all the same, for the figures are what was asked for, but its video is deleted once it is scored, and the row says
+why (`withheld`).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.media.container import beside, writing
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import build
+from lib_vitface.provenance import audit
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.tasks import steps
 from lib_vitface.tasks.settings import BenchmarkOptions
@@ -151,13 +156,22 @@ class Benchmark:
         row: dict[str, Any] = {"training": {**training, "peak_memory_mb": round(memory.peak_bytes / 2**20)}}
         for part, redrawn in (("redrawn", True), ("swapped", False)):
             with self.part(f"{name} {part}") as host:
-                output, row["swapping"] = self.swap(name, host, redrawn=redrawn)
-                row[part] = self.score(output, host, redrawn=redrawn)
+                output, row["swapping"], fault = self.swap(name, host, redrawn=redrawn)
+                try:
+                    row[part] = self.score(output, host, redrawn=redrawn)
+                finally:
+                    if fault:
+                        output.unlink(missing_ok=True)
+                if fault:
+                    row[part]["withheld"] = fault
+                    audit.note(host.workspace, "refused", task="benchmark", reason=fault)
         return row
 
-    def swap(self, name: str, host: Host, *, redrawn: bool) -> tuple[Path, dict[str, Any]]:
-        """The unseen part with the source's face, or with the target's own drawn anew; and how fast that was."""
+    def swap(self, name: str, host: Host, *, redrawn: bool) -> tuple[Path, dict[str, Any], str]:
+        """The unseen part with the source's face, or with the target's own drawn anew; how fast that was; and the sentence that
+        says why nobody may have it, mostly empty."""
         from lib_vitface.jobs import JobStore
+        from lib_vitface.models.checkpoint import open_model
         from lib_vitface.swap.frame import SOURCE, TARGET, ModelSwapper
         from lib_vitface.swap.picture import swap_input
 
@@ -174,7 +188,10 @@ class Benchmark:
         values |= {"mask": "hull", "occlusion": False, "device": self.options.device}
         if redrawn:  # the model's own pixels, not ones that were brought back to the footage's colours
             values |= {"color": "none", "relight": 0, "blend": "alpha"}
-        swapper = ModelSwapper(model, identity=TARGET if redrawn else SOURCE, device=self.options.device)
+        checkpoint = open_model(model)
+        record = steps.model_record(model, checkpoint.consent_id, host.workspace)
+        plain = ModelSwapper(checkpoint, identity=TARGET if redrawn else SOURCE, device=self.options.device)
+        swapper = steps.watched(plain, record, host.workspace, stops=False)
         publisher = steps.publisher_of(model, host.workspace)
         with device.PeakMemory() as memory:
             done = swap_input(build(SwapOptions, values), swapper, publisher, JobStore(host.workspace), host.tick)
@@ -184,7 +201,7 @@ class Benchmark:
             "seconds": done["seconds"],
             "peak_memory_mb": round(memory.peak_bytes / 2**20),
         }
-        return output, facts
+        return output, facts, swapper.fault()
 
     def scoring(self, redrawn: bool) -> dict[str, Any]:
         """Options of `evaluate` that say how closely a result is looked at."""
@@ -263,6 +280,9 @@ def table(result: dict[str, Any], before: dict[str, Any] | None) -> str:
     for name, facts in result["extraction"].items():
         cells = [facts["seconds"], facts["frames_per_s"], facts["peak_memory_mb"]]
         lines.append(f"| {name} | " + " | ".join("–" if c is None else f"{c:g}" for c in cells) + " |")
+    for name, row in result["models"].items():
+        withheld = [row[part]["withheld"] for part in ("redrawn", "swapped") if "withheld" in row.get(part, {})]
+        lines += ["", f"The video of {name} is withheld: {withheld[0]}"] if withheld else []
     if before is not None:
         other = [name for name, same in result["against"]["same"].items() if not same]
         lines += ["", f"Compared with a result of version {before.get('version')}."]

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib_vitface import assets, device, media
 from lib_vitface.errors import MissingDependencyError
-from lib_vitface.provenance import audit, nudity
+from lib_vitface.provenance import age, audit, nudity
 from lib_vitface.provenance.settings import InspectOptions
 from lib_vitface.tasks.settings import DoctorOptions
 from lib_vitface.types import Host
@@ -90,6 +90,7 @@ def doctor(options: DoctorOptions, host: Host) -> dict[str, Any]:
         "workspace": str(host.workspace),
         "audit_log": {"entries": log["entries"], "sound": log["sound"]},
         "not_safe_for_work_filter": nudity.installed() or "none is installed; material is not checked for nudity",
+        "age_estimator": age.told(),
         "problems": problems,
         "exit_code": MissingDependencyError.exit_code if problems else 0,
     }

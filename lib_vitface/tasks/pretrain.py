@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 
 from lib_vitface import device, media
-from lib_vitface.errors import CheckpointError, InputError, NoFaceError
+from lib_vitface.errors import CheckpointError, ConsentError, InputError, NoFaceError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.media.container import beside, writing
 from lib_vitface.options import build
 from lib_vitface.provenance import audit
-from lib_vitface.tasks.steps import refuse_nude
+from lib_vitface.tasks.steps import adults_only, refuse_nude
 from lib_vitface.training.settings import PretrainOptions
 from lib_vitface.types import Host, Pose
 
@@ -68,9 +68,10 @@ def build_people(options: PretrainOptions, host: Host) -> tuple[list[Path], dict
     people = list(people_in(options.input).items())[: options.people]
     for number, (name, files) in enumerate(people):
         host.tick(number, len(people), f"faces of {name}")
-        if name in known:
-            continue
         place = folder / name
+        if name in known:
+            _leave_out_minors(place, name, known, host)
+            continue
         values = {
             "input": files,
             "output": place,
@@ -84,9 +85,20 @@ def build_people(options: PretrainOptions, host: Host) -> tuple[list[Path], dict
             known[name] = ""
         except (InputError, NoFaceError) as error:
             known[name] = str(error)
+        _leave_out_minors(place, name, known, host)
         _write(folder / _LIST, known)
     usable = [folder / name for name, _ in people if not known[name]]
     return usable, {name: known[name] for name, _ in people if known[name]}
+
+
+def _leave_out_minors(place: Path, name: str, known: dict[str, str], host: Host) -> None:
+    """Somebody who may be a minor is nobody to learn from; asked again each time, for an estimator may have come since."""
+    if known[name]:
+        return
+    try:
+        adults_only(place, host.workspace)
+    except ConsentError as error:
+        known[name] = str(error)
 
 
 def _mirror_a_single_face(folder: Path) -> None:

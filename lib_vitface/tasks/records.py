@@ -7,14 +7,14 @@ from typing import Any
 
 from lib_vitface import media
 from lib_vitface.errors import ConsentError, InputError, NoFaceError
-from lib_vitface.provenance import audit
+from lib_vitface.provenance import age, audit
 from lib_vitface.provenance import challenge as challenges
 from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.consent import ConsentRecord
 from lib_vitface.provenance.keys import open_keys
 from lib_vitface.provenance.settings import ConsentOptions
 from lib_vitface.tasks.erasure import erase
-from lib_vitface.types import Floats, Host, Tick
+from lib_vitface.types import Face, Floats, Host, Image, Tick
 
 _LOOKS = 40  # pictures of the person a consent record is made of
 
@@ -54,11 +54,15 @@ def _write(options: ConsentOptions, host: Host) -> dict[str, Any]:
     records.check_words(options.who, options.statement, **words)
     records.check_days(options.expires, options.starts)
     noted: dict[str, Any] = {}
-    if options.challenge:
-        look, proof = _live_look(options, host)
-        noted["inputs"] = [str(options.source[0].resolve())]
-    else:
-        look, proof = _reference_look(options, host.tick), "clips"
+    try:
+        if options.challenge:
+            look, proof = _live_look(options, host)
+            noted["inputs"] = [str(options.source[0].resolve())]
+        else:
+            look, proof = _reference_look(options, host.tick), "clips"
+    except ConsentError as error:
+        audit.note(host.workspace, "refused", task="consent", reason=str(error))
+        raise
     record = records.make_record(
         open_keys(host.workspace),
         options.who,
@@ -83,6 +87,7 @@ def _live_look(options: ConsentOptions, host: Host) -> tuple[Floats, str]:
     from lib_vitface.faces.detect import make_detector
     from lib_vitface.faces.embed import make_embedder
     from lib_vitface.faces.landmarks import MeshLandmarker
+    from lib_vitface.metrics.source import sample_pictures
     from lib_vitface.provenance import liveness
 
     if len(options.source) != 1:
@@ -92,8 +97,10 @@ def _live_look(options: ConsentOptions, host: Host) -> tuple[Floats, str]:
     (path,) = options.source
     length = liveness.length_of(path)
     asked = challenges.use_up(host.workspace, open_keys(host.workspace), options.challenge, length)
-    seen = liveness.watch(path, Analyser(make_detector(), MeshLandmarker()), make_embedder("sface"), host.tick)
+    analyser = Analyser(make_detector(), MeshLandmarker())
+    seen = liveness.watch(path, analyser, make_embedder("sface"), host.tick)
     answers = liveness.check(asked.prompts, seen, path)
+    age.check(((image, face) for image in sample_pictures(path, _LOOKS) for face in analyser(image)[:1]), path)
     return liveness.reference(seen), liveness.told(asked, answers, path)
 
 
@@ -129,7 +136,7 @@ def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
     from lib_vitface.faces.embed import make_embedder
     from lib_vitface.faces.landmarks import MeshLandmarker
     from lib_vitface.faceset import cluster
-    from lib_vitface.metrics.source import sample_pictures
+    from lib_vitface.metrics.source import portrait, sample_pictures
 
     analyser = Analyser(make_detector(), MeshLandmarker(), make_embedder("sface"))
     reference = None
@@ -139,10 +146,18 @@ def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
             raise NoFaceError(f"{options.person}: no face was found on it; give a clear picture of the person.")
     files = media.list_media(options.source)
     found: list[Floats] = []
+    portraits: list[tuple[Image, Face]] = []
+    turned = False
     for number, path in enumerate(files):
         tick(number, len(files), path.name)
         for image in sample_pictures(path, -(-_LOOKS // len(files))):
-            found += [face.embedding for face in analyser(image) if face.embedding is not None]
+            faces = [face for face in analyser(image) if face.embedding is not None and face.pose is not None]
+            turned |= bool(faces)
+            faces = [f for f in faces if f.pose is not None and abs(f.pose.yaw_deg) <= records.MEASURED_YAW_DEG]
+            found += [face.embedding for face in faces if face.embedding is not None]
+            portraits += [portrait(image, face) for face in faces]
+    if not found and turned:
+        raise NoFaceError(records.undecided(options.source[0]))
     if not found:
         raise NoFaceError(
             f"{options.source[0]}: no face was found in the material; give clips or photos of the person."
@@ -150,6 +165,7 @@ def _reference_look(options: ConsentOptions, tick: Tick) -> Floats:
     looks = np.stack(found)
     labels = cluster.identities(looks)
     who = cluster.wanted(looks, labels, np.ones(len(looks)), reference)
+    age.check((one for one, label in zip(portraits, labels, strict=True) if label == who), options.source[0])
     return cluster.centre(looks[labels == who])
 
 

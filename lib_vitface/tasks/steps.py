@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib_vitface import device, media
 from lib_vitface.errors import CheckpointError, ConsentError, InputError, OutputError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import to_dict
-from lib_vitface.provenance import audit, nudity
+from lib_vitface.provenance import age, audit, nudity
 from lib_vitface.provenance import consent as records
 from lib_vitface.provenance.consent import ConsentRecord
 from lib_vitface.provenance.keys import open_keys
@@ -24,16 +25,18 @@ from lib_vitface.provenance.settings import MATERIAL, STATEMENT
 from lib_vitface.swap.denoise_settings import DenoiseOptions
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Denoiser, Face, Floats, Host, Tick, no_tick
+from lib_vitface.types import Denoiser, Face, Floats, Host, Image, Tick, no_tick
 
 if TYPE_CHECKING:
     from lib_vitface.faceset.store import Faceset
     from lib_vitface.models.checkpoint import Checkpoint
     from lib_vitface.provenance.publish import Publisher
     from lib_vitface.swap.frame import ModelSwapper
+    from lib_vitface.swap.members import Ensemble
     from lib_vitface.swap.person import CheckedSwapper
 
 _SAMPLE = 32  # faces of a faceset that are looked at again before training
+_SAMPLE_OF_MANY = 8  # of each person, where many are in it
 
 
 def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
@@ -47,18 +50,22 @@ def faceset(options: FacesetOptions, host: Host) -> dict[str, Any]:
     kept = options.output / records.FILE
     given = options.consent or (kept if kept.exists() else None)
     if given is None:
-        return extract(options, host.tick, is_synthetic=is_marked)
+        summary = extract(options, host.tick, is_synthetic=is_marked)
+        return {**summary, "apparent_age": adults_only(options.output, host.workspace)}
     record = records.load_record(given)
     with _gate(host.workspace, "faceset", record):
         records.check(record, host.workspace)
-        person = Consenting(np.asarray(record.reference, np.float32), records.SAME_FACE)
+        person = Consenting(np.asarray(record.reference, np.float32), records.SAME_FACE, records.MEASURED_YAW_DEG)
         summary = extract(options, host.tick, is_synthetic=is_marked, consenting=person)
         with Faceset.open(options.output) as made:
-            records.check_person(record, made.mean_embedding(), options.output)
+            records.check_person(record, front_look(made), options.output)
+            summary["undecided"] = int((np.abs(made.columns("yaw_deg")["yaw_deg"]) > records.MEASURED_YAW_DEG).sum())
+    summary["apparent_age"] = adults_only(options.output, host.workspace, record)
     records.save_record(record, kept)
     records.keep(record, host.workspace)
     inputs = [str(path.resolve()) for path in options.input]
     facts = {"folder": str(options.output.resolve()), "faces": summary["faces"], "dropped": summary["dropped"]}
+    facts["undecided"] = summary["undecided"]
     audit.note(host.workspace, "faceset built", record=record.id, inputs=inputs, **facts)
     return {**summary, "consent_record": record.id}
 
@@ -69,6 +76,34 @@ def refuse_nude(paths: Sequence[Path], host: Host) -> None:
     if reason:
         audit.note(host.workspace, "refused", task="nudity", reason=reason)
         raise InputError(reason)
+
+
+def adults_only(folder: Path, workspace: Path, record: ConsentRecord | None = None) -> dict[str, Any] | None:
+    """How old the person of a faceset that was just built looks (of several people, the youngest), None where nothing estimates it.
+
+    Raises `ConsentError` for somebody who may be a minor; then nothing is kept of the faceset.
+    """
+    from lib_vitface.faceset.writer import erase
+
+    try:
+        with _gate(workspace, "faceset", record):
+            return _apparent_age(folder)
+    except ConsentError as error:
+        erase(folder)
+        raise ConsentError(f"{str(error).removesuffix('.')}; the faceset was erased.") from None
+
+
+def _apparent_age(folder: Path) -> dict[str, Any] | None:
+    """Of each person of a faceset by the pixels that lie there now; the youngest's. Raises `ConsentError`."""
+    from lib_vitface.faceset.store import Faceset
+
+    with Faceset.open(folder) as faces:
+        column = faces.columns("id", "cluster", novel=False)
+        people = [column["id"][column["cluster"] == one] for one in np.unique(column["cluster"])]
+        count = _SAMPLE if len(people) == 1 else _SAMPLE_OF_MANY
+        found = [age.check(_pictured(faces, _spread(own, count)), folder) for own in people]
+    known = [one for one in found if one is not None]
+    return min(known, key=lambda one: float(one["years"]), default=None)
 
 
 @contextmanager
@@ -97,6 +132,8 @@ def train(options: TrainOptions, host: Host, who: str = "", licence: str = "") -
         pass  # says what is wrong with it before anything is made
     with _gate(host.workspace, "train"):
         record = _training_record(options, host, who, licence)
+        for path in (options.source, *options.more_sources, options.target):
+            _apparent_age(path)
     _check_model(options.model, record)
     keys = open_keys(host.workspace)
     publisher = Publisher(record.id, "preview", keys.mark)
@@ -137,7 +174,7 @@ def _training_record(options: TrainOptions, host: Host, who: str, licence: str) 
     from lib_vitface.faceset.store import Faceset
 
     with Faceset.open(options.source) as source:
-        look, seen = source.mean_embedding(), sampled_looks(source)
+        look, seen = front_look(source), sampled_looks(source)
     for folder in (options.source, options.model):
         if (folder / records.FILE).exists():
             record = records.load_record(folder / records.FILE)
@@ -153,23 +190,56 @@ def _training_record(options: TrainOptions, host: Host, who: str, licence: str) 
                 f"{path}: belongs to another consent record ({other.id}) than {options.source}; leave it out of --more-sources."
             )
         with Faceset.open(path) as source:
-            records.check_person(record, source.mean_embedding(), path)
+            records.check_person(record, front_look(source), path)
             records.check_share(record, sampled_looks(source), path)
     return record
 
 
-def sampled_looks(faceset: Faceset) -> Floats:
-    """Embeddings `[N, 128]` of some of the kept faces, of the pixels that lie there now: the index may tell of others."""
-    from lib_vitface.faces.embed import make_embedder
-    from lib_vitface.faces.landmarks import five_points
+def front_look(faceset: Faceset) -> Floats:
+    """Mean embedding [128] of the kept faces of which one tells whose they are. Raises `ConsentError` where there are none."""
+    yaw = faceset.columns("yaw_deg", novel=False)["yaw_deg"]
+    looks = faceset.array("embedding", novel=False)[np.abs(yaw) <= records.MEASURED_YAW_DEG]
+    if not len(looks):
+        raise ConsentError(records.undecided(faceset.path))
+    mean = looks.mean(axis=0)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
-    ids = faceset.columns("id")["id"]
-    chosen = ids[np.unique(np.linspace(0, len(ids) - 1, _SAMPLE).round().astype(int))]
-    embedder, found = make_embedder("sface"), []
-    for one in faceset.records(ids=[int(k) for k in chosen]):
-        box = np.array([0, 0, one.size, one.size], np.float32)
-        found.append(embedder(faceset.image(one), Face(box, 1.0, five_points(one.landmarks))))
-    return np.stack(found)
+
+def sampled_looks(faceset: Faceset) -> Floats:
+    """Embeddings `[N, 128]` of some of the kept faces, of the pixels that lie there now: the index may tell of others.
+
+    Those turned by more than `MEASURED_YAW_DEG` are left out, if the pixels say so as well.
+    """
+    from lib_vitface.faces.analyse import Analyser
+    from lib_vitface.faces.detect import make_detector
+    from lib_vitface.faces.embed import make_embedder
+    from lib_vitface.faces.landmarks import MeshLandmarker
+
+    column, embedder = faceset.columns("id", "yaw_deg"), make_embedder("sface")
+    turned = np.abs(column["yaw_deg"]) > records.MEASURED_YAW_DEG
+    chosen = [_spread(column["id"][part], _SAMPLE) for part in (~turned, turned)]
+    found = [embedder(image, face) for image, face in _pictured(faceset, chosen[0])]
+    look = Analyser(make_detector(), MeshLandmarker())
+    for image, face in _pictured(faceset, chosen[1]):
+        seen = [f.pose.yaw_deg for f in look(image)[:1] if f.pose is not None]
+        if seen and abs(seen[0]) <= records.MEASURED_YAW_DEG:
+            found.append(embedder(image, face))
+    return np.stack(found) if found else np.zeros((0, len(faceset.mean_embedding())), np.float32)
+
+
+def _spread(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of them, evenly over all."""
+    if not len(ids):
+        return ids
+    return ids[np.unique(np.linspace(0, len(ids) - 1, count).round().astype(int))]
+
+
+def _pictured(faceset: Faceset, ids: NDArray[np.int64]) -> Iterator[tuple[Image, Face]]:
+    """Crops as they lie there now, each with its face."""
+    from lib_vitface.metrics.source import face_from
+
+    for one in faceset.records(ids=[int(k) for k in ids]):
+        yield faceset.image(one), face_from(one.landmarks)
 
 
 def _check_model(folder: Path, record: ConsentRecord) -> None:
@@ -262,9 +332,9 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
         denoiser = denoiser_of(options, host, options.device)
         swapper = open_swapper(options, host.workspace, host.tick)
         make = partial(open_swapper, options, host.workspace)
-        noted = partial(_note_swap, options, host.workspace, checkpoint)
+        noted = lambda: _note_swap(options, host.workspace, checkpoint, undecided=swapper.likeness() is None)  # noqa: E731
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser, make, noted)
-        likeness = swapper.likeness()
+        likeness, undecided = swapper.likeness(), swapper.undecided
         used = [member.network.device for member in members_of(swapper)]
         del swapper
         for one in used:
@@ -272,6 +342,7 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
     return {
         **result,
         "likeness": likeness,
+        "undecided": undecided,
         "peak_memory_mb": round(memory.peak_bytes / 2**20),
         "model_id": checkpoint.model_id,
         "consent": checkpoint.consent_id,
@@ -287,7 +358,6 @@ def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) ->
     from lib_vitface.models.checkpoint import open_model
     from lib_vitface.swap.frame import ModelSwapper
     from lib_vitface.swap.members import Ensemble, shares_of
-    from lib_vitface.swap.person import CheckedSwapper
     from lib_vitface.swap.references import reference_views
 
     checkpoints = [open_model(folder) for folder in (options.model, *options.also)]
@@ -321,14 +391,22 @@ def open_swapper(options: SwapOptions, workspace: Path, tick: Tick = no_tick) ->
         )
         for checkpoint in checkpoints
     ]
-    swapper = members[0] if len(members) == 1 else Ensemble(members, shares_of(checkpoints))
+    return watched(members[0] if len(members) == 1 else Ensemble(members, shares_of(checkpoints)), record, workspace)
+
+
+def watched(
+    swapper: ModelSwapper | Ensemble, record: ConsentRecord, workspace: Path, *, stops: bool = True
+) -> CheckedSwapper:
+    """A model whose new faces are held against its record and the other records of the workspace; see `CheckedSwapper`."""
+    from lib_vitface.swap.person import CheckedSwapper
+
     reference = np.asarray(record.reference, np.float32)
     others = [one for one in records.kept(workspace) if one.likeness(reference) < records.SAME_PERSON]
 
     def refused(reason: str) -> None:
         audit.note(workspace, "refused", task="swap", reason=reason, record=record.id)
 
-    return CheckedSwapper(swapper, record, others, refused)
+    return CheckedSwapper(swapper, record, others, refused, stops)
 
 
 def members_of(swapper: CheckedSwapper) -> Sequence[ModelSwapper]:
@@ -336,8 +414,10 @@ def members_of(swapper: CheckedSwapper) -> Sequence[ModelSwapper]:
     return getattr(swapper.inner, "members", None) or [swapper.inner]
 
 
-def _note_swap(options: SwapOptions, workspace: Path, checkpoint: Checkpoint) -> None:
-    facts = {"model": checkpoint.model_id, "output": str(options.output.resolve())}
+def _note_swap(options: SwapOptions, workspace: Path, checkpoint: Checkpoint, *, undecided: bool) -> None:
+    """`undecided`: no new face was seen of which an embedding tells whose it is."""
+    facts: dict[str, Any] = {"model": checkpoint.model_id, "output": str(options.output.resolve())}
+    facts |= {"undecided": True} if undecided else {}
     if not options.label:
         facts["no_label"] = options.label_reason.strip()
     audit.note(workspace, "swapped", record=checkpoint.consent_id, **facts)
@@ -362,10 +442,12 @@ def evaluate(options: EvaluateOptions, host: Host) -> dict[str, Any]:
 
 
 __all__: list[str] = [
+    "adults_only",
     "declare",
     "denoiser_of",
     "evaluate",
     "faceset",
+    "front_look",
     "members_of",
     "model_record",
     "open_swapper",
@@ -373,4 +455,5 @@ __all__: list[str] = [
     "sampled_looks",
     "swap",
     "train",
+    "watched",
 ]

@@ -25,6 +25,7 @@ HINT = (
 _PLOTTED = 60
 PLOT = "Traces of a swapped face in single frames (0 to 1)"
 HEAT = "Frame with the highest score; the redder, the more it looks like a swap there."
+_TONES = {"valid": "good", "changed": "bad", "damaged": "bad"}
 _TOLD = ("lowest", "median", "highest", "real_in_100_at_median", "real_in_100_at_highest")
 
 
@@ -52,7 +53,8 @@ def build(runner: Runner) -> None:
         files = found["files"]
         first = Path(files[0]["file"])
         shown = traces_of(first) if files[0]["detector"]["frames"] else ""
-        return ["".join(verdict(one) for one in files), mark_plot(runner, first), shown]
+        told = [folder_verdict(one) for one in found["folders"]] + [verdict(one) for one in files]
+        return ["".join(told), mark_plot(runner, first), shown]
 
     def doctor(*values: Any) -> str:
         try:
@@ -82,6 +84,15 @@ def verdict(found: dict[str, Any]) -> str:
     hint = found["detector"]
     told["detector"] = {name: hint[name] for name in _TOLD if hint[name] is not None} or "nothing was scored"
     return head + markup.table(markup.facts(told)) + markup.message(hint["said"])
+
+
+def folder_verdict(found: dict[str, Any]) -> str:
+    """What the signed record of a folder says of its files."""
+    head = markup.message(
+        f"{Path(found['folder']).name}: its signed record is {found['state']}.", _TONES[found["state"]]
+    )
+    told = {name: found.get(name) or "none" for name in ("changed", "missing", "added", "statement", "made_from")}
+    return head + markup.table(markup.facts(told))
 
 
 def mark_plot(runner: Runner, path: Path) -> str:

@@ -197,6 +197,7 @@ class Studio:
         from lib_vitface.swap.picture import swap_face
 
         hands = self._hands(image, face, options)
+        loaded.swapper.begin()
         swapped = swap_face(image, face, loaded.swapper, Finisher(options), hands)
         if swapped is None:
             raise NoFaceError("The face is too small or turned too far away; see the limits in the options.")

@@ -34,6 +34,7 @@ from lib_vitface.models.checkpoint import open_model
 from lib_vitface.provenance.keys import known_mark_key
 from lib_vitface.provenance.manifest import read_statement
 from lib_vitface.provenance.reading import read
+from lib_vitface.provenance.sealing import read_folder
 from lib_vitface.ui.runner import Runner
 from lib_vitface.ui.site import Site
 from lib_vitface.ui.studio import Studio
@@ -183,6 +184,9 @@ def test_export_of_frames_and_other_containers(
         pictures = [[media.read_image(path)] for path in media.folder_images(output)]
         assert len(pictures) == said["frames"] > 5
         assert all(read_statement(path).is_synthetic for path in media.folder_images(output))  # type: ignore[union-attr]
+        record = read_folder(output)
+        assert record is not None and (record["state"], record["files"]) == ("valid", len(pictures))
+        assert record["made_from"]["file"] == clone_files.clip.name
     else:
         pictures = [[frame.image for frame in media.read_frames(output)]]
     for together in pictures:

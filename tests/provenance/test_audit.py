@@ -44,6 +44,7 @@ def test_entries_are_kept_in_order(space: Path) -> None:
 
 def test_without_a_log_nothing_is_made(tmp_path: Path) -> None:
     assert audit.verify(tmp_path / "no") == {"entries": 0, "sound": True, "problem": ""}
+    assert audit.fault(tmp_path / "no") == ""
     assert audit.entries(tmp_path / "no") == [] and audit.latest_day(tmp_path / "no") == ""
     assert not (tmp_path / "no").exists()
 
@@ -61,6 +62,7 @@ def test_the_file_itself_only_takes_more(space: Path, statement: str) -> None:
     ("tamper", "words"),
     [
         (lambda s: change(s, "UPDATE entries SET body = replace(body, '山田', 'X') WHERE number = 3"), "entry 3 was changed"),
+        (lambda s: change(s, "UPDATE entries SET day = '2000-01-01' WHERE number = 4"), "entry 4 was changed"),
         (lambda s: change(s, "DELETE FROM entries WHERE number = 2"), "entry 2 is missing"),
         (lambda s: change(s, "DELETE FROM entries WHERE number = 5"), "it ends after entry 4, and 5 were in it"),
         (lambda s: (s / audit.FILE).unlink(), "it is gone; 5 entries were in it"),
@@ -71,6 +73,27 @@ def test_tampering_shows(space: Path, tamper: Callable[[Path], None], words: str
     tamper(space)
     found = audit.verify(space)
     assert not found["sound"] and words in found["problem"] and "was tampered with" in found["problem"]
+    assert words.split(";")[0] in audit.fault(space) and audit.fault(space).endswith(
+        "in a new workspace with new records."
+    )
+
+
+def test_what_is_noted_later_hides_no_end_that_was_cut_off(space: Path) -> None:
+    assert audit.fault(space) == ""
+    change(space, "DELETE FROM entries WHERE number > 3")
+    for _ in range(4):
+        audit.note(space, "swapped")
+    assert "entry 5 is another one than was noted" in audit.verify(space)["problem"]
+    assert "entry 5 is another one than was noted" in audit.fault(space)
+
+
+def test_a_head_of_ones_own_making_is_not_signed(space: Path) -> None:
+    path = space / "keys" / "audit.head"
+    change(space, "DELETE FROM entries WHERE number > 3")
+    with closing(sqlite3.connect(space / audit.FILE)) as log:
+        (digest,) = log.execute("SELECT hash FROM entries WHERE number = 3").fetchone()
+    path.write_text(json.dumps({"number": 3, "hash": digest, "signature": "00" * 64}), encoding="utf-8")
+    assert "its end is not signed" in audit.fault(space)
 
 
 def test_a_chain_that_was_computed_anew_is_not_signed(space: Path) -> None:

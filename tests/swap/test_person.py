@@ -107,7 +107,49 @@ def test_looks_are_few_and_only_at_clear_faces(people: dict[str, tuple[Image, Fa
     swapper = CheckedSwapper(Puts(image, face), record_of(tmp_path, random_look(), "Bob"))  # type: ignore[arg-type]
     assert face.pose is not None
     swapper([image], [replace(face, pose=face.pose._replace(yaw_deg=60.0))])
-    assert swapper.likeness() is None, "turned away: nothing can be said"
+    assert swapper.likeness() is None and swapper.undecided == 1, "turned away: nothing can be said"
+    handed = swapper.hand_over()
+    assert handed == [None] and swapper.undecided == 0
+    swapper.take_over(handed)
+    assert swapper.likeness() is None and swapper.undecided == 1
     for _ in range(2 * EVERY):
         swapper([image], [face])
     assert swapper.likeness()["faces"] == 3  # type: ignore[index]
+
+
+class Reads:
+    """Takes the mean of a picture's red for years."""
+
+    name, error_years, error_source, package = "a seer", 5.0, "made up", ""
+
+    def __call__(self, image: Image, face: Face) -> float:
+        return float(image[..., 0].mean())
+
+
+def test_each_footage_is_asked_for_minors_by_itself(
+    people: dict[str, tuple[Image, Face]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many grown-ups before do not hide one who may be none; within one footage the median counts."""
+    monkeypatch.setattr("lib_vitface.provenance.age.find_estimator", Reads)
+    image, face = people["sample_target"]
+    young, old = np.full_like(image, 20), np.full_like(image, 40)
+    told: list[str] = []
+    swapper = CheckedSwapper(Puts(), record_of(tmp_path, random_look(), "Bob"), (), told.append, stops=False)  # type: ignore[arg-type]
+    for _ in range(3):
+        swapper.begin()
+        swapper([old], [face])
+    swapper.begin()
+    with pytest.raises(
+        ConsentError, match=r"The footage's face: shows somebody who may be a minor \(a seer says 20 years, 1 face"
+    ):
+        swapper([young], [face])
+    assert told and swapper.likeness()["faces"] == 4  # type: ignore[index]
+
+
+def test_who_measures_is_told_and_not_stopped(people: dict[str, tuple[Image, Face]], tmp_path: Path) -> None:
+    image, face = people["sample_target"]
+    record = record_of(tmp_path, random_look(), "Bob")
+    swapper = CheckedSwapper(Puts(*people["sample_source"]), record, stops=False)  # type: ignore[arg-type]
+    assert swapper.fault() == ""
+    swapper([image], [face])
+    assert "neither that of Bob, who agreed, nor that of the footage" in swapper.fault()

@@ -70,6 +70,9 @@ class PlainDoor:
     def image(self, path: Path, image: Image, *, quality: int = 95, alpha: Image | None = None, **facts: Any) -> None:
         media.write_image(path, image, quality=quality, alpha=alpha)
 
+    def folder(self, folder: Path, files: Sequence[Path], parent: Path | None = None) -> None:
+        """No record."""
+
 
 def options(folder: Path, **values: Any) -> SwapOptions:
     """Options with a model folder of their own; small chunks, lossless."""

@@ -12,6 +12,8 @@ import small_clone
 from lib_vitface.errors import InputError
 from lib_vitface.models import config as model_config
 from lib_vitface.models.config import SAEHDConfig
+from lib_vitface.provenance import audit
+from lib_vitface.swap import person
 from lib_vitface.tasks import benchmark
 from lib_vitface.training import trainer
 
@@ -84,6 +86,10 @@ def test_the_whole_road(
 ) -> None:
     monkeypatch.setitem(model_config.PRESETS, "cpu", small_clone.TINY)
     monkeypatch.setattr(trainer, "saehd_config", lambda kind, size: SAEHDConfig(kind, size, "ud", 16, 8, 8, 4))
+    # Nobody is alike enough, and that is minded of SAEHD only.
+    checked = person.CheckedSwapper.fault
+    monkeypatch.setattr(person, "ALIKE", 1.1)
+    monkeypatch.setattr(person.CheckedSwapper, "fault", lambda s: "" if s.inner.learned_reference else checked(s))
     given = (
         "benchmark", "--source", clone_files.person, "--target", clone_files.clip, "--output", tmp_path / "out",
         "--models", "cpu", "saehd-df", "--minutes", "0.05", "--resolution", "64", "--seen", "0.5", "--device", "cpu",
@@ -99,4 +105,13 @@ def test_the_whole_road(
     assert found["extraction"]["target"]["frames_per_s"] > 0
     stored = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert stored["models"] == found["models"]
-    assert "| saehd-df |" in (tmp_path / "out" / "benchmark.md").read_text()
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "| saehd-df |" in text
+    poor = found["models"]["saehd-df"]
+    for part in ("redrawn", "swapped"):
+        assert "withheld" not in vit[part] and (tmp_path / "out" / f"cpu-{part}.mp4").exists()
+        assert poor[part]["withheld"].startswith("The model draws a face that is neither that of")
+        assert "landmark_distance" in poor[part] or poor[part]["face_found"] is False, "the figures stand"
+        assert not (tmp_path / "out" / f"saehd-df-{part}.mp4").exists()
+        assert poor[part]["withheld"] in [one["reason"] for one in audit.entries(tmp_path / "ws", "refused")]
+    assert f"The video of saehd-df is withheld: {poor['redrawn']['withheld']}" in text and "video of cpu" not in text

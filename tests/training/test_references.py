@@ -118,7 +118,7 @@ def test_all_must_be_of_the_person_who_agreed(
     """By what lies there, and by the record that lies with it."""
     look = np.full(128, 128**-0.5, np.float32)
     looks = {facesets[0]: look, further[0]: look, further[1]: -look}
-    monkeypatch.setattr(Faceset, "mean_embedding", lambda self: looks[self.path])
+    monkeypatch.setattr(steps, "front_look", lambda faceset: looks[faceset.path])
     monkeypatch.setattr(steps, "sampled_looks", lambda faceset: looks[faceset.path][None])
     host = Host(tmp_path)
     record = steps._training_record(options(facesets, tmp_path / "m", more_sources=further[:1]), host, "A", "")
