@@ -197,8 +197,9 @@ def on_video(frames: Frames, info: VideoInfo) -> dict[str, Callable[[Frames], Fr
     return {name: lambda marked, change=change: change(marked, info) for name, change in changes.items()}
 
 
-def on_picture() -> dict[str, Callable[[Frames], Frames]]:
-    changes = {**attacks.PICTURES, **attacks.STRONG_PICTURES}
+def on_picture(number: int) -> dict[str, Callable[[Frames], Frames]]:
+    slow = attacks.SLOW_PICTURES if number % 6 == 0 else {}
+    changes = {**attacks.PICTURES, **attacks.STRONG_PICTURES, **slow}
     return {name: lambda marked, change=change: [change(marked[0])] for name, change in changes.items()}
 
 
@@ -210,9 +211,9 @@ def measure(method: Any, given: argparse.Namespace, log: Log) -> None:
     """Pictures, then stretches of clips; ours all of them, the others some."""
     ours = method.name == "vitface"
     wanted = None if ours else thinned(list(log.of("picture", "vitface")), given.others_pictures)
-    for name, image in material.pictures(given.clips, given.pictures, given.frames, given.drawn):
+    for number, (name, image) in enumerate(material.pictures(given.clips, given.pictures, given.frames, given.drawn)):
         if not log.has("picture", method.name, name) and (wanted is None or name in wanted):
-            log.add("picture", method.name, name, tried(method, [image], None, on_picture()))
+            log.add("picture", method.name, name, tried(method, [image], None, on_picture(number)))
     if method.name == "blind-watermark":
         return
     wanted = None if ours else thinned(list(log.of("video", "vitface")), given.others_stretches)
@@ -259,9 +260,9 @@ def table(log: Log, what: str, methods: Sequence[str], names: Iterable[str]) -> 
     if not found:
         return ""
     rows = [["", *found], ["---"] * (len(found) + 1)]
-    for change in next(iter(found.values()))[0]["read"]:
-        counts = [(sum(line["read"][change] for line in lines), len(lines)) for lines in found.values()]
-        rows.append([change, *(f"{good} of {all_}" for good, all_ in counts)])
+    for change in dict.fromkeys(change for line in found[next(iter(found))] for change in line["read"]):
+        tries = [[line["read"][change] for line in lines if change in line["read"]] for lines in found.values()]
+        rows.append([change, *(f"{sum(one)} of {len(one)}" for one in tries)])
     for label, key, form, pick in (
         ("PSNR, least", "psnr_db", "{:.1f} dB", min),
         ("PSNR, median", "psnr_db", "{:.1f} dB", np.median),

@@ -21,7 +21,7 @@ Named = Iterator[tuple[str, Image]]
 
 def stretches(clips: Sequence[Path], seconds: float, most: int) -> Iterator[tuple[str, Sequence[Image], VideoInfo]]:
     """Stretches of clips, one after another without overlap, at most so many of each; named by clip and number."""
-    for clip in media.list_media(clips):
+    for clip in media.list_media(clips) if clips else ():
         info = media.probe(clip)
         count = round(seconds * float(info.fps))
         stream = (frame.image for frame in media.read_frames(clip))
@@ -56,7 +56,7 @@ TREATMENTS = {
 
 def frames_as_pictures(clips: Sequence[Path], each: int) -> Named:
     """So many frames of each clip, evenly spread, each cut and scaled in the next of five ways."""
-    for clip in media.list_media(clips) if each else ():
+    for clip in media.list_media(clips) if each and clips else ():
         wanted = set(np.linspace(0, media.probe(clip).frame_count - 1, each).astype(int).tolist())
         chosen = (frame for frame in media.read_frames(clip) if frame.index in wanted)
         for frame, (name, change) in zip(chosen, itertools.cycle(TREATMENTS.items()), strict=False):
