@@ -1,59 +1,66 @@
 """How long the invisible mark lasts: attacks on video and pictures, what the mark costs, false alarms, other methods beside it.
 
-    python benchmarks/watermark.py --clips a.mp4 b.mp4 … [--images DIR] [--unmarked DIR …] [--seconds 2] [--json out.json]
+    python benchmarks/watermark.py --clips a.mp4 b.mp4 … --log mark.jsonl [--pictures FILES …] [--unmarked FILES …] [--show DIR]
+
+Every stretch of a clip, every picture and every 200 unmarked frames is a line of `--log`, and what stands there is not measured
+again: a run that was ended goes on, `--minutes` ends one in time, `--report` only prints the tables. The other methods see some
+of the stretches and pictures, evenly spread; the tables compare on those.
 
 A clip counts as read when the record's id and the keyed code come out right; a method of `invisible-watermark` when all of its 32 bits
-do (majority over the same frames), `blind-watermark` (pictures only) likewise. Without `--images`, pictures are a frame a second of
-the clips and those of scikit-image. The full run over a dozen clips takes hours, most of it in the other methods: leave them out with
-`--methods vitface`. `--show DIR` writes marked and unmarked frames with their difference, amplified 20 times.
+do (majority over frames), `blind-watermark` (pictures only) likewise. Time is of the processor, of one thread.
+`--show` writes marked and unmarked frames with their difference, amplified 20 times.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import json
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import watermark_attacks as attacks
+import watermark_material as material
+
 from lib_vitface import media
 from lib_vitface.provenance.reading import read
-from lib_vitface.provenance.watermark import FRAME, STILL, Watermark
-from lib_vitface.types import Frame, Image, VideoInfo
+from lib_vitface.provenance.watermark import FRAME, Watermark
+from lib_vitface.types import Image, VideoInfo
 
 KEY, RECORD = bytes(range(32)), "5ca1ab1e" * 4
 BITS = [int(b) for b in f"{0x5CA1AB1E:032b}"]
 READ = 24  # frames that are voted together
 GAIN = 20  # of the difference that is shown
-Frames = list[Image]
+CHUNK = 200  # unmarked frames to a line of the log
+NAMES = ("vitface", "dwtDct", "dwtDctSvd", "rivaGan", "blind-watermark")
+Frames = Sequence[Image]
+
+
+class TimeIsUpError(Exception):
+    """The minutes that were given are over."""
 
 
 # ------------------------------------------------------------------------------------------------------------- methods
 
 
 class Ours:
-    """`strength` is FRAME or STILL."""
+    """`strength` is FRAME for video, None for a still."""
 
     name = "vitface"
 
     def __init__(self) -> None:
         self._mark = Watermark(RECORD, KEY)
 
-    def embed(self, image: Image, strength: float) -> Image:
+    def embed(self, image: Image, strength: float | None) -> Image:
         return self._mark.embed(image, strength)
 
     def reads(self, images: Sequence[Image]) -> bool:
@@ -73,7 +80,7 @@ class Invisible:
         if name == "rivaGan":
             WatermarkEncoder.loadModel()
 
-    def embed(self, image: Image, strength: float) -> Image:
+    def embed(self, image: Image, strength: float | None) -> Image:
         marked = self._encoder.encode(np.ascontiguousarray(image[..., ::-1]), self.name)
         return np.ascontiguousarray(np.clip(marked, 0, 255).astype(np.uint8)[..., ::-1])
 
@@ -101,7 +108,7 @@ class Blind:
         self._make: Callable[[], Any] = lambda: WaterMark(password_img=1, password_wm=1)
         self._shape: tuple[int, ...] = ()
 
-    def embed(self, image: Image, strength: float) -> Image:
+    def embed(self, image: Image, strength: float | None) -> Image:
         work = self._make()
         work.read_img(img=np.ascontiguousarray(image[..., ::-1]))
         work.read_wm([bool(b) for b in BITS], mode="bit")
@@ -114,259 +121,227 @@ class Blind:
         return bool(np.array_equal(np.array(found) > 0.5, np.array(BITS) > 0))
 
 
-def make_methods(names: Sequence[str]) -> list[Any]:
-    """The asked methods that are installed; a line says which are not."""
-    found = []
-    for name in names:
-        try:
-            found.append(Ours() if name == "vitface" else Blind() if name == "blind-watermark" else Invisible(name))
-        except ImportError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-    return found
+def make_method(name: str) -> Any:
+    """Raises `ImportError` where its package is missing."""
+    return Ours() if name == "vitface" else Blind() if name == "blind-watermark" else Invisible(name)
 
 
-def _spread(images: Sequence[Image], count: int) -> Frames:
+def _spread(images: Sequence[Image], count: int) -> list[Image]:
     return [images[int(k)] for k in np.unique(np.linspace(0, len(images) - 1, count).astype(int))]
-
-
-# ------------------------------------------------------------------------------------------------------------- attacks
-
-
-def encoded(
-    codec: str, quality: int | None, times: int = 1, suffix: str = ".mp4"
-) -> Callable[[Frames, VideoInfo], Frames]:
-    """Through an encoder and back, `times` over."""
-
-    def attack(frames: Frames, info: VideoInfo) -> Frames:
-        for _ in range(times):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, f"x{suffix}")
-                height, width = frames[0].shape[:2]
-                fit = replace(info, width=width, height=height, has_alpha=False)
-                with media.FrameWriter(path, fit, media.EncodeSettings(codec, quality, "fast")) as writer:
-                    for k, image in enumerate(frames):
-                        writer.write(Frame(k, Fraction(k) / info.fps, image))
-                frames = [frame.image for frame in media.read_frames(path)]
-        return frames
-
-    return attack
-
-
-def then(change: Callable[[Image], Image]) -> Callable[[Frames, VideoInfo], Frames]:
-    """A change of every frame, and H.264 at CRF 23 after it."""
-    return lambda frames, info: encoded("h264", 23)([change(image) for image in frames], info)
-
-
-def resized(scale: float) -> Callable[[Image], Image]:
-    def change(image: Image) -> Image:
-        size = tuple(round(n * scale / 2) * 2 for n in image.shape[1::-1])
-        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
-
-    return change
-
-
-def cropped(share: float) -> Callable[[Image], Image]:
-    """A part that is so wide and high, off the middle."""
-
-    def change(image: Image) -> Image:
-        height, width = (int(n * share) // 2 * 2 for n in image.shape[:2])
-        top, left = (image.shape[0] - height) // 3, (image.shape[1] - width) * 2 // 3
-        return np.ascontiguousarray(image[top : top + height, left : left + width])
-
-    return change
-
-
-def graded(gain: float, offset: float) -> Callable[[Image], Image]:
-    return lambda image: np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
-
-
-def slower(frames: Frames, info: VideoInfo) -> Frames:
-    """24 or 30 frames a second to 15: the nearest frame of each new time."""
-    step = float(info.fps) / 15
-    chosen = [frames[min(round(k * step), len(frames) - 1)] for k in range(int(len(frames) / step))]
-    return encoded("h264", 23)(chosen, replace(info, fps=Fraction(15)))
-
-
-def noise(image: Image) -> Image:
-    random = np.random.default_rng(int(image[::16, ::16].sum()) % 2**32)
-    return np.clip(image + random.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
-
-
-def second_mark(image: Image) -> Image:
-    return Watermark("f" * 32, b"another").embed(image, STILL)
-
-
-VIDEO: dict[str, Callable[[Frames, VideoInfo], Frames]] = {
-    "H.264 CRF 18": encoded("h264", 18),
-    "H.264 CRF 23": encoded("h264", 23),
-    "H.264 CRF 28": encoded("h264", 28),
-    "H.265 CRF 28": encoded("h265", 28),
-    "0.5 x": then(resized(0.5)),
-    "0.75 x": then(resized(0.75)),
-    "crop 0.9": then(cropped(0.9)),
-    "15 frames/s": slower,
-    "encoded twice": encoded("h264", 23, times=2),
-    "GIF": encoded("gif", None, suffix=".gif"),
-}
-STRONG = {"blur 2 px": lambda image: cv2.GaussianBlur(image, (0, 0), 2.0), "noise 8": noise, "second mark": second_mark}
-"""Not asked to survive; told as they are. On pictures, and on video followed by CRF 23."""
-
-
-def packed(kind: str, quality: int) -> Callable[[Image], Image]:
-    def change(image: Image) -> Image:
-        buffer = io.BytesIO()
-        Pillow.fromarray(image).save(buffer, kind, quality=quality)
-        return np.array(Pillow.open(buffer).convert("RGB"))
-
-    return change
-
-
-PICTURES: dict[str, Callable[[Image], Image]] = {
-    **{f"JPEG {q}": packed("JPEG", q) for q in (95, 75, 50)},
-    "PNG": packed("PNG", 95),
-    "WebP 80": packed("WEBP", 80),
-    "0.5 x": resized(0.5),
-    "2 x": resized(2.0),
-    "crop 0.9": cropped(0.9),
-    "brightness +5 %": graded(1, 12.75),
-    "brightness -5 %": graded(1, -12.75),
-    "contrast +5 %": graded(1.05, -6.4),
-    "contrast -5 %": graded(0.95, 6.4),
-}
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
+class Log:
+    """One JSON object a line, told apart by `what`, `method` and `name`. A line that was cut off is measured again."""
+
+    def __init__(self, path: Path, minutes: float) -> None:
+        self._path, self._end = path, time.monotonic() + 60 * minutes
+        self.lines: list[dict[str, Any]] = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    self.lines.append(json.loads(line))
+                except ValueError:
+                    continue
+        self._known = {(line["what"], line["method"], line["name"]) for line in self.lines}
+
+    def has(self, what: str, method: str, name: str) -> bool:
+        return (what, method, name) in self._known
+
+    def add(self, what: str, method: str, name: str, found: dict[str, Any]) -> None:
+        """Writes a line; raises `TimeIsUpError` after it where time is up."""
+        line = {"what": what, "method": method, "name": name, **found}
+        # A new line first: the last one may have been cut off.
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write("\n" + json.dumps(line))
+        self.lines.append(line)
+        self._known.add((what, method, name))
+        print(
+            f"{what}, {method}: {name}: not read after {[k for k, v in found.get('read', {}).items() if not v]}",
+            flush=True,
+        )
+        if time.monotonic() > self._end:
+            raise TimeIsUpError
+
+    def of(self, what: str, method: str) -> dict[str, dict[str, Any]]:
+        return {line["name"]: line for line in self.lines if line["what"] == what and line["method"] == method}
+
+
 def quality(before: Frames, after: Frames) -> dict[str, float]:
-    """PSNR (dB, of the mean error) and SSIM of marked against unmarked."""
+    """PSNR (dB, of the mean error) and SSIM (scikit-image's, of four frames at most) of marked against unmarked."""
     from skimage.metrics import structural_similarity
 
-    error = float(np.mean([np.mean((a.astype(float) - b) ** 2) for a, b in zip(after, before, strict=True)]))
+    error = float(np.mean([np.mean((a.astype(np.float32) - b) ** 2) for a, b in zip(after, before, strict=True)]))
     some = list(zip(before, after, strict=True))[:: max(len(before) // 4, 1)]
     ssim = [structural_similarity(a, b, channel_axis=2) for a, b in some]
     return {"psnr_db": round(10 * np.log10(255**2 / max(error, 1e-9)), 2), "ssim": round(float(np.mean(ssim)), 4)}
 
 
-def windows(clips: Sequence[Path], seconds: float, most: int) -> Iterator[tuple[str, Frames, VideoInfo]]:
-    """Stretches of clips, one after another, at most so many of each."""
-    for clip in media.list_media(clips):
-        info = media.probe(clip)
-        count = round(seconds * float(info.fps))
-        stream = (frame.image for frame in media.read_frames(clip))
-        for number in range(most):
-            frames = list(itertools.islice(stream, count))
-            if len(frames) == count:
-                yield f"{clip.stem} {number}", frames, info
-
-
-def measure_video(method: Any, given: argparse.Namespace) -> dict[str, Any]:
-    good = dict.fromkeys([*VIDEO, *STRONG], 0)
-    total, seconds, figures = 0, [], []
-    attacks = {**VIDEO, **{name: then(change) for name, change in STRONG.items()}}
-    for name, frames, info in windows(given.clips, given.seconds, given.windows):
-        began = time.perf_counter()
-        marked = [method.embed(image, FRAME) for image in frames]
-        seconds.append((time.perf_counter() - began) / len(frames))
-        figures.append(quality(frames, marked))
-        total += 1
-        for attack, change in attacks.items():
-            good[attack] += method.reads(change(marked, info))
-        print(f"{method.name}: {name}: {good}", file=sys.stderr, flush=True)
-    return _summary(good, total, seconds, figures)
-
-
-def measure_pictures(method: Any, images: Frames) -> dict[str, Any]:
-    attacks = {**PICTURES, **STRONG}
-    good, seconds, figures = dict.fromkeys(attacks, 0), [], []
-    for image in images:
-        began = time.perf_counter()
-        marked = method.embed(image, STILL)
-        seconds.append(time.perf_counter() - began)
-        figures.append(quality([image], [marked]))
-        for attack, change in attacks.items():
-            good[attack] += method.reads([change(marked)])
-    return _summary(good, len(images), seconds, figures)
-
-
-def _summary(
-    good: dict[str, int], total: int, seconds: Sequence[float], figures: Sequence[dict[str, float]]
-) -> dict[str, Any]:
+def tried(method: Any, frames: Frames, strength: float | None, changes: dict[str, Callable[[Frames], Frames]]) -> Any:
+    """A log's line: size, time of marking one frame, likeness, and what was read after each change."""
+    began = time.process_time()
+    marked = [method.embed(image, strength) for image in frames]
+    took = 1000 * (time.process_time() - began) / len(frames)
     return {
-        "count": total,
-        "read": {attack: round(n / max(total, 1), 4) for attack, n in good.items()},
-        "ms_per_picture": round(1000 * float(np.median(seconds)), 1),
-        "least": {k: min(f[k] for f in figures) for k in ("psnr_db", "ssim")},
-        "median": {k: float(np.median([f[k] for f in figures])) for k in ("psnr_db", "ssim")},
+        "size": frames[0].shape[1::-1],
+        "ms": round(took, 2),
+        **quality(frames, marked),
+        "read": {name: bool(method.reads(change(marked))) for name, change in changes.items()},
     }
 
 
-def false_alarms(paths: Sequence[Path], most: int) -> dict[str, Any]:
-    """Single unmarked frames in which a mark is seen; the bound by the code's design is 1e-7 for each of two rules."""
-    frames, seen, least = 0, 0, 1.0
-    for path in media.list_media(paths):
-        stream = (f.image for f in media.read_frames(path)) if media.is_video(path) else [media.read_image(path)]
-        for image in stream:
-            if frames >= most:
-                break
-            found = read([image], KEY, search=False)
-            frames, seen, least = frames + 1, seen + found.present, min(least, found.false_alarm)
-    return {"unmarked_frames": frames, "seen_as_marked": seen, "least_false_alarm_bound": least}
+def on_video(frames: Frames, info: VideoInfo) -> dict[str, Callable[[Frames], Frames]]:
+    changes = {**attacks.VIDEO, **attacks.STRONG_VIDEO}
+    return {name: lambda marked, change=change: change(marked, info) for name, change in changes.items()}
 
 
-def pictures_of(given: argparse.Namespace) -> Frames:
-    if given.images:
-        return [media.read_image(path) for path in media.list_media(given.images) if media.is_image(path)][
-            : given.most_images
-        ]
-    from skimage import data
+def on_picture(number: int) -> dict[str, Callable[[Frames], Frames]]:
+    slow = attacks.SLOW_PICTURES if number % 6 == 0 else {}
+    changes = {**attacks.PICTURES, **attacks.STRONG_PICTURES, **slow}
+    return {name: lambda marked, change=change: [change(marked[0])] for name, change in changes.items()}
 
-    found = [getattr(data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")]
-    for clip in media.list_media(given.clips):
-        step = max(round(float(media.probe(clip).fps)), 1)
-        found += [frame.image for frame in itertools.islice(media.read_frames(clip), 0, None, step)]
-    return [np.ascontiguousarray(image[..., :3]) for image in found][: given.most_images]
+
+def thinned(names: Sequence[str], most: int) -> set[str]:
+    return set(names) if most >= len(names) else {names[int(k)] for k in np.linspace(0, len(names) - 1, most).round()}
+
+
+def measure(method: Any, given: argparse.Namespace, log: Log) -> None:
+    """Pictures, then stretches of clips; ours all of them, the others some."""
+    ours = method.name == "vitface"
+    wanted = None if ours else thinned(list(log.of("picture", "vitface")), given.others_pictures)
+    for number, (name, image) in enumerate(material.pictures(given.clips, given.pictures, given.frames, given.drawn)):
+        if not log.has("picture", method.name, name) and (wanted is None or name in wanted):
+            log.add("picture", method.name, name, tried(method, [image], None, on_picture(number)))
+    if method.name == "blind-watermark":
+        return
+    wanted = None if ours else thinned(list(log.of("video", "vitface")), given.others_stretches)
+    for name, frames, info in material.stretches(given.clips, given.seconds, given.stretches):
+        if not log.has("video", method.name, name) and (wanted is None or name in wanted):
+            log.add("video", method.name, name, tried(method, frames, FRAME, on_video(frames, info)))
+
+
+def false_alarms(given: argparse.Namespace, log: Log) -> None:
+    """Single unmarked frames in which a mark is seen, without search; the first of each line with it, too."""
+    frames = itertools.islice(material.unmarked(given.unmarked), given.most_unmarked)
+    for number in itertools.count():
+        name, plain, searched = f"frames from {number * CHUNK}", [], []
+        known, over = log.has("unmarked", "vitface", name), True
+        for place, (_, image) in enumerate(itertools.islice(frames, CHUNK)):
+            over = False
+            if not known:
+                plain.append(read([image], KEY, search=False))
+                searched += [read([image], KEY)] if place == 0 else []
+        if over:
+            return
+        if known:
+            continue
+        found = {
+            "frames": len(plain),
+            "seen": sum(r.present for r in plain),
+            "least": min(r.false_alarm for r in plain),
+            "score": max(r.score for r in plain),
+            "searched": len(searched),
+            "searched_seen": sum(r.present for r in searched),
+            "searched_least": min(r.false_alarm for r in searched),
+        }
+        log.add("unmarked", "vitface", name, found)
+
+
+# -------------------------------------------------------------------------------------------------------------- telling
+
+
+def table(log: Log, what: str, methods: Sequence[str], names: Iterable[str]) -> str:
+    """Markdown: what of these stretches or pictures was read after each change, and how alike and quick the marking was."""
+    chosen = set(names)
+    found = {m: [line for name, line in log.of(what, m).items() if name in chosen] for m in methods}
+    found = {m: lines for m, lines in found.items() if lines}
+    if not found:
+        return ""
+    rows = [["", *found], ["---"] * (len(found) + 1)]
+    for change in dict.fromkeys(change for line in found[next(iter(found))] for change in line["read"]):
+        tries = [[line["read"][change] for line in lines if change in line["read"]] for lines in found.values()]
+        rows.append([change, *(f"{sum(one)} of {len(one)}" for one in tries)])
+    for label, key, form, pick in (
+        ("PSNR, least", "psnr_db", "{:.1f} dB", min),
+        ("PSNR, median", "psnr_db", "{:.1f} dB", np.median),
+        ("SSIM, least", "ssim", "{:.4f}", min),
+        ("SSIM, median", "ssim", "{:.4f}", np.median),
+        ("time of a frame, median", "ms", "{:.0f} ms", np.median),
+    ):
+        rows.append([label, *(form.format(pick([line[key] for line in lines])) for lines in found.values())])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def report(log: Log) -> str:
+    parts = []
+    for what in ("video", "picture"):
+        ours = log.of(what, "vitface")
+        parts.append(f"## {what}: vitface\n\n{table(log, what, ['vitface'], ours)}")
+        others = [m for m in NAMES[1:] if log.of(what, m)]
+        if others:
+            shared = set(ours).intersection(*(log.of(what, m) for m in others))
+            parts.append(f"## {what}: the same {len(shared)} for all\n\n{table(log, what, NAMES, shared)}")
+    lines = list(log.of("unmarked", "vitface").values())
+    if lines:
+        parts.append(
+            f"## unmarked\n\n{sum(line['frames'] for line in lines)} frames, {sum(line['seen'] for line in lines)} seen as marked, "
+            f"highest score {max(line['score'] for line in lines):.2f}, smallest bound on chance "
+            f"{min(line['least'] for line in lines):.3g}; with search {sum(line['searched'] for line in lines)} frames, "
+            f"{sum(line['searched_seen'] for line in lines)} seen, smallest bound {min(line['searched_least'] for line in lines):.3g}"
+        )
+    return "\n\n".join(parts)
 
 
 def show(given: argparse.Namespace) -> None:
     """Unmarked, marked, and their difference amplified, side by side."""
     given.show.mkdir(parents=True, exist_ok=True)
     mark = Watermark(RECORD, KEY)
-    for name, frames, _ in windows(given.clips, 0.1, 1):
+    for name, frames, _ in material.stretches(given.clips, 0.1, 1):
         before = frames[0]
-        for what, strength in (("video", FRAME), ("picture", STILL)):
+        for kind, strength in (("video", FRAME), ("picture", None)):
             after = mark.embed(before, strength)
             gap = np.clip((after.astype(int) - before) * GAIN + 128, 0, 255).astype(np.uint8)
-            media.write_image(given.show / f"{name} {what}.png", np.concatenate([before, after, gap], axis=1))
+            media.write_image(given.show / f"{name} {kind}.png", np.concatenate([before, after, gap], axis=1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", nargs="+", type=Path, required=True)
-    parser.add_argument("--images", nargs="*", type=Path, default=[])
+    parser.add_argument("--clips", nargs="*", type=Path, default=[])
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument(
+        "--pictures", nargs="*", type=Path, default=[], help="files and folders, besides frames and drawn ones"
+    )
     parser.add_argument("--unmarked", nargs="*", type=Path, default=[])
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--windows", type=int, default=2, help="stretches of each clip")
-    parser.add_argument("--most-images", type=int, default=200)
+    parser.add_argument("--stretches", type=int, default=2, help="of each clip")
+    parser.add_argument("--frames", type=int, default=20, help="of each clip, as pictures")
+    parser.add_argument("--drawn", type=int, default=12, help="pictures that are drawn here")
+    parser.add_argument("--others-stretches", type=int, default=3, help="that the other methods see")
+    parser.add_argument("--others-pictures", type=int, default=12)
     parser.add_argument("--most-unmarked", type=int, default=10_000)
-    names = ("vitface", "dwtDct", "dwtDctSvd", "rivaGan", "blind-watermark")
-    parser.add_argument("--methods", nargs="+", default=list(names), choices=names)
+    parser.add_argument("--minutes", type=float, default=1e6, help="end after so many; the log goes on next time")
+    parser.add_argument("--methods", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--show", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", action="store_true", help="measure nothing, print what the log holds")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
-    found: dict[str, Any] = {"video": {}, "pictures": {}}
-    for method in make_methods(given.methods):
-        if method.name != "blind-watermark":
-            found["video"][method.name] = measure_video(method, given)
-        found["pictures"][method.name] = measure_pictures(method, pictures_of(given))
-    if given.unmarked:
-        found["false_alarms"] = false_alarms(given.unmarked, given.most_unmarked)
+    cv2.setNumThreads(1)
+    log = Log(given.log, given.minutes)
+    try:
+        for name in () if given.report else sorted(given.methods, key=NAMES.index):
+            try:
+                measure(make_method(name), given, log)
+            except ImportError as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
+            if name == "vitface" and given.unmarked:
+                false_alarms(given, log)
+    except TimeIsUpError:
+        print("time is up; the same command goes on", file=sys.stderr)
     if given.show:
         show(given)
-    print(json.dumps(found, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(report(log))
 
 
 if __name__ == "__main__":

@@ -120,11 +120,12 @@ def find(values: Spectrum, count: int = 1) -> list[tuple[float, Shift]]:
     """
     known = carriers()
     size = TILE * _FINE
-    grid = np.zeros((size, size), np.complex128)
+    grid = np.zeros((size, size // 2 + 1), np.complex128)
     sync = values[known.sync] * known.phase[known.sync].conj()
-    grid[known.rows[known.sync], known.columns[known.sync]] = sync
+    # Only one half of the spectrum is filled; the inverse transform adds the other, but to the column of frequency 0.
+    grid[known.rows[known.sync], known.columns[known.sync]] = sync * np.where(known.columns[known.sync] > 0, 0.5, 1.0)
     scale = math.sqrt(float(np.sum(np.abs(sync) ** 2)) / 2) or 1.0
-    scores = np.fft.ifft2(grid).real * (size * size / scale)
+    scores = np.fft.irfft2(grid, s=(size, size)) * (size * size / scale)
     found = []
     for _ in range(count):
         row, column = divmod(int(np.argmax(scores)), size)
@@ -146,6 +147,12 @@ def false_alarm(score: float, tests: int) -> float:
     weights w; the shifts are added up (Bonferroni).
     """
     return min(1.0, hypotheses(tests) * math.exp(-0.5 * max(score, 0.0) ** 2))
+
+
+def reception(values: Spectrum, shift: Shift) -> float:
+    """How well the known carriers are received at a shift: mean of whitened coefficients `[K]` along their phases, 0 for none."""
+    known = carriers()
+    return float(np.mean((values * (known.phase * known.turn(shift)).conj()).real[known.sync]))
 
 
 def soft_bits(values: Spectrum, shift: Shift) -> Soft:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lib_vitface.errors import InputError
 from lib_vitface.provenance import carriers as pattern
@@ -21,8 +23,11 @@ HIGH_PASS, _NEIGHBOURHOOD = 1.5, 3.0  # standard deviations of the two blurs, wo
 _FLOOR, _LIMIT = 0.7, 2.5
 ALPHA = 1e-7  # allowed probability of a false alarm, of each of the two rules in `_judge`
 _PEAKS = 4
-# Share of the original's short side that is seen: crops down to a third, frames around it up to a third more.
-_SHARES = tuple(float(s) for s in np.exp(np.arange(np.log(1 / 3), np.log(4 / 3), 0.005)))
+# Share of the original's short side that is seen: crops down to a third, frames around it up to a third more. Those near 1 come
+# first, since a little is cropped more often than much.
+_SHARES = tuple(float(s) for s in np.exp(sorted(np.arange(np.log(1 / 3), np.log(4 / 3), 0.005), key=abs)))
+_AROUND = 0.015  # a strong mark is seen that far off its own share
+_BEST, _NEAR = 3, tuple(float(s) for s in np.linspace(0.996, 1.004, 9))
 _TURNS = {
     "none": (False, False, False),
     "mirrored": (False, False, True),
@@ -33,6 +38,10 @@ _TURNS = {
     "turned left, mirrored": (True, False, False),
     "turned right, mirrored": (True, True, True),
 }
+
+
+_UPRIGHT = ("none", "mirrored")
+Tile = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -102,46 +111,71 @@ def read(images: Iterable[Image], key: bytes | None = None, *, search: bool = Tr
     (about 50 ms), with it also crops, borders and zooms (about 2 s where nothing is found at once).
     Raises `InputError` when there is no picture or when sizes differ.
     """
-    plain, fine, frames = _accumulate(images, search)
-    tests = len(_TURNS)
-    found = [c for turn in _TURNS for c in _candidates(plain, 1.0, turn)]
+    tiles, fine = _accumulate(images, search)
+    frames, tests = len(tiles), len(_TURNS)
+    whole, found = np.sum(tiles, axis=0), []
+    for turn in _TURNS:
+        found += _candidates(whole, 1.0, turn)
+        # The others are looked at where this one says nothing, and counted all the same.
+        if turn == "none" and (reading := _judge(found, tests, key, frames)).record_id is not None:
+            return reading
+    if frames > 1:
+        tests += frames * len(_UPRIGHT)
+        found += _best_frame(tiles)
     reading = _judge(found, tests, key, frames)
     if reading.record_id is not None or fine is None:
         return reading
-    coarse = [
-        c
-        for share in _SHARES
-        for turn in ("none", "mirrored")
-        for c in _candidates(_scaled(fine, share), share, turn, 1)
-    ]
-    tests += len(coarse)
-    for best in sorted(coarse, key=lambda c: -c.score)[:3]:
-        for share in best.share * np.linspace(0.996, 1.004, 9):
-            found += _candidates(_scaled(fine, float(share)), float(share), best.turn)
-            tests += 1
+    # All that may be tried counts, also where the search ends early.
+    tests += len(_UPRIGHT) * len(_SHARES) + _BEST * len(_NEAR)
+    for best in sorted(_coarse(fine, tests), key=lambda c: -c.score)[:_BEST]:
+        for share in _NEAR:
+            tile = pattern.fold(_scaled(fine, best.share * share))
+            found += _candidates(tile, best.share * share, best.turn)
     return _judge(found, tests, key, frames)
 
 
-def _accumulate(images: Iterable[Image], search: bool) -> tuple[Floats, Floats | None, int]:
-    """Sums of the normalised detail of all pictures at the working size and at the finer one."""
-    plain: Floats | None = None
+def _coarse(fine: Floats, tests: int) -> list[_Candidate]:
+    """The best candidate of each share, upright and mirrored; ends around the first that is beyond chance in `tests` tries."""
+    found = []
+    for share, turn in itertools.product(_SHARES, _UPRIGHT):
+        found += _candidates(pattern.fold(_scaled(fine, share)), share, turn, 1)
+        if pattern.false_alarm(found[-1].score, tests) <= ALPHA:
+            around = (s for s in _SHARES if s != share and abs(s / share - 1) < _AROUND)
+            return found + [c for s in around for c in _candidates(pattern.fold(_scaled(fine, s)), s, turn, 1)]
+    return found
+
+
+def _best_frame(tiles: Sequence[Tile]) -> list[_Candidate]:
+    """The frame that bears the mark best, with the coefficients of all frames, each weighted by how well it bears it there.
+
+    An encoder carries a still mark along with what moves, so often a whole frame now and then shows it in place and the frames
+    between do not. The score is the one frame's: weights that come from the known carriers would not bound chance.
+    """
+    alone = [c for tile in tiles for turn in _UPRIGHT for c in _candidates(tile, 1.0, turn, 1)]
+    best = max(alone, key=lambda c: c.score)
+    same = [pattern.whitened(_turned(tile, best.turn)) for tile in tiles]
+    weights = [max(pattern.reception(v, best.shift), 0.0) for v in same]
+    return [replace(best, values=np.tensordot(weights, same, 1))]
+
+
+def _accumulate(images: Iterable[Image], search: bool) -> tuple[list[Tile], Floats | None]:
+    """The folded detail of each picture, and the sum of their normalised detail at the finer size."""
+    tiles: list[Tile] = []
     fine: Floats | None = None
     shape: tuple[int, ...] = ()
-    frames = 0
     for image in images:
-        if frames and image.shape != shape:
+        if tiles and image.shape != shape:
             raise InputError(
                 f"Pictures that are read together must have one size, not {shape[:2]} and {image.shape[:2]}."
             )
-        shape, frames = image.shape, frames + 1
-        residual = normalised(grey(image))[0]
-        plain = residual if plain is None else plain + residual
+        shape = image.shape
+        tiles.append(pattern.fold(normalised(grey(image))[0]))
         if search:
             residual = normalised(grey(image, _FINE_SIDE))[0]
             fine = residual if fine is None else fine + residual
-    if plain is None:
+    if not tiles:
         raise InputError("There is no picture to look for a mark in.")
-    return plain, fine, frames
+    return tiles, fine
 
 
 def _scaled(picture: Floats, share: float) -> Floats:
@@ -155,12 +189,14 @@ def _scaled(picture: Floats, share: float) -> Floats:
     return np.asarray(cv2.warpAffine(small, rest, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP))
 
 
-def _candidates(picture: Floats, share: float, turn: str, count: int = _PEAKS) -> list[_Candidate]:
-    swap, rows, columns = _TURNS[turn]
-    tile = pattern.fold(picture)
-    tile = (tile.T if swap else tile)[:: -1 if rows else 1, :: -1 if columns else 1]
-    values = pattern.whitened(tile)
+def _candidates(tile: Tile, share: float, turn: str, count: int = _PEAKS) -> list[_Candidate]:
+    values = pattern.whitened(_turned(tile, turn))
     return [_Candidate(score, shift, values, share, turn) for score, shift in pattern.find(values, count)]
+
+
+def _turned(tile: Tile, turn: str) -> Tile:
+    swap, rows, columns = _TURNS[turn]
+    return (tile.T if swap else tile)[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
 def _judge(found: Sequence[_Candidate], tests: int, key: bytes | None, frames: int) -> Reading:
@@ -170,12 +206,14 @@ def _judge(found: Sequence[_Candidate], tests: int, key: bytes | None, frames: i
     in so many attempts is.
     """
     ranked = sorted(found, key=lambda c: -c.score)[:_PEAKS]
-    best, payloads = ranked[0], [decode(pattern.soft_bits(c.values, c.shift)) for c in ranked]
+    best = ranked[0]
     chance = pattern.false_alarm(best.score, tests)
     whole: dict[Payload, _Candidate] = {}
-    for candidate, payload in zip(ranked, payloads, strict=True):
+    for candidate in ranked:
         luck = pattern.false_alarm(candidate.score, tests) * len(ranked) * 2.0 ** -(CRC_BITS + VERSION_BITS)
-        if payload is not None and luck <= ALPHA:
+        # Most pictures bear no mark; theirs would be decoded for nothing.
+        payload = decode(pattern.soft_bits(candidate.values, candidate.shift)) if luck <= ALPHA else None
+        if payload is not None:
             whole.setdefault(payload, candidate)
             chance = min(chance, luck)
     reading = Reading(

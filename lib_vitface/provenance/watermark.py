@@ -25,9 +25,17 @@ from lib_vitface.provenance.code import Payload, encode, keyed_code, short_id
 from lib_vitface.provenance.reading import HIGH_PASS, Reading, grey, normalised, read
 from lib_vitface.types import Floats, Image
 
-STILL, FRAME = 1.4, 0.7
-"""Root mean square of what is added to luma, in grey levels: in a picture that stands alone, and in a frame of a video, many of
-which are read together. It is a static pattern under a moving face, so in video it also costs steadiness."""
+FRAME = 0.7
+"""Root mean square of what is added to luma, in grey levels, in a frame of a video, many of which are read together. It is a
+static pattern under a moving face, so in video it also costs steadiness."""
+STILL = (0.8, 2.4)
+"""The same in a picture that stands alone: at least and at most (40.5 dB). Between them the picture decides, by `SSIM`."""
+SSIM = 0.985
+"""Likeness to the unmarked that a still keeps. Texture hides more of the mark and needs more of it, so an even strength is seen
+too well in smooth pictures and lost in rough ones."""
+_LOSSES = (0.0130, 0.0144)  # of likeness that a still comes to rest at: close to what `SSIM` allows, and below it
+_TRIES = 6
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # of structural similarity
 
 _MASKING = 0.25  # exponent of the local contrast in the local strength; 0 would be the same everywhere
 _ISS = 1.0  # share of the content's own say at the carriers that is made up for
@@ -48,9 +56,27 @@ class Watermark:
         place = self.payload.code ^ int(short, 16)
         self._moved = phases * pattern.carriers().turn((place % pattern.TILE, place // pattern.TILE % pattern.TILE))
 
-    def embed(self, image: Image, rms: float = STILL) -> Image:
-        """A marked copy of RGB uint8 `[H, W, 3]`; `rms` is the strength. Raises `InputError` for anything else."""
-        residual, contrast = normalised(grey(image))
+    def embed(self, image: Image, rms: float | None = None) -> Image:
+        """A marked copy of RGB uint8 `[H, W, 3]`; `rms` is the strength, None is for a still: as strong as `SSIM` lets it be.
+
+        Raises `InputError` for anything else.
+        """
+        detail = normalised(grey(image))
+        if rms is not None:
+            return self._added(image, *detail, rms)
+        low, high = STILL
+        rms, wanted = math.sqrt(low * high), sum(_LOSSES) / 2
+        for _ in range(_TRIES):
+            marked = self._added(image, *detail, rms)
+            loss = 1.0 - ssim(image, marked)
+            # The loss grows nearly as the square of the strength.
+            better = min(max(rms * math.sqrt(wanted / max(loss, 1e-6)), low), high)
+            if _LOSSES[0] <= loss <= _LOSSES[1] or better == rms:
+                break
+            rms = better
+        return marked
+
+    def _added(self, image: Image, residual: Floats, contrast: Floats, rms: float) -> Image:
         height, width = image.shape[:2]
         strength = _strength(contrast, rms)
         tile = self._tile(residual, contrast, strength)
@@ -91,6 +117,24 @@ class Watermark:
             share = np.bincount(group, says[members]) / np.bincount(group, mark[members])
             amplitude[members] = np.clip(1.0 - _ISS * share, _WEAKEST, _STRONGEST)[group]
         return pattern.tile_of(self._moved * amplitude)
+
+
+def ssim(a: Image, b: Image) -> float:
+    """Structural similarity -1..1 of RGB pictures `[H, W, 3]` (Wang et al. 2004): even windows of 7 px, mean over colours.
+
+    `metrics` has one too, whose Gaussian windows need a picture of 11 px and more.
+    """
+    total = 0.0
+    for x, y in zip(cv2.split(a.astype(np.float32)), cv2.split(b.astype(np.float32)), strict=True):
+        mean_x, mean_y = _window(x), _window(y)
+        products, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+        joint, apart = _window(x * y) - products, _window(x * x + y * y) - squares
+        total += float(np.mean((2 * products + _C1) * (2 * joint + _C2) / ((squares + _C1) * (apart + _C2))))
+    return total / a.shape[2]
+
+
+def _window(values: Floats) -> Floats:
+    return np.asarray(cv2.blur(values, (7, 7)))
 
 
 def _strength(contrast: Floats, rms: float) -> Floats:

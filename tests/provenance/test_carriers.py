@@ -54,6 +54,24 @@ def test_a_shifted_tile_is_found_and_read(shift: tuple[int, int]) -> None:
     assert decode(pattern.soft_bits(values, found)) == payload
 
 
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (17.5, 80.0), (95.0, 1.5)])
+def test_the_score_is_the_normalised_sum_over_the_known_carriers(shift: tuple[float, float]) -> None:
+    """Coefficient by coefficient, those of frequency 0 across among them: the bound on chance holds for this sum only."""
+    known = pattern.carriers()
+    random = np.random.default_rng(4)
+    values = random.normal(size=len(known.rows)) + 1j * random.normal(size=len(known.rows))
+    values += 2 * known.phase * known.turn(shift)
+    sum_, power = 0.0, 0.0
+    for k in known.sync:
+        angle = 2 * np.pi * (known.rows[k] * shift[0] + known.columns[k] * shift[1]) / TILE
+        sum_ += (values[k] * np.conj(known.phase[k]) * np.exp(1j * angle)).real
+        power += abs(values[k]) ** 2
+    assert (known.columns[known.sync] == 0).any()
+    score, found = pattern.find(values)[0]
+    assert found == shift and score == pytest.approx(sum_ / np.sqrt(power / 2), rel=1e-9)
+    assert pattern.reception(values, shift) == pytest.approx(sum_ / len(known.sync), rel=1e-9)
+
+
 def test_turn_moves_the_tile() -> None:
     known = pattern.carriers()
     moved = pattern.tile_of(known.phase * known.turn((5, 11)))

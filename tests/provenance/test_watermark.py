@@ -17,8 +17,9 @@ from PIL import Image as Pictures
 from lib_vitface import media
 from lib_vitface.assets import locate
 from lib_vitface.errors import InputError
-from lib_vitface.provenance.reading import ALPHA, Reading, canvas_size, grey, read
-from lib_vitface.provenance.watermark import Watermark
+from lib_vitface.provenance import carriers
+from lib_vitface.provenance.reading import ALPHA, Reading, canvas_size, grey, normalised, read
+from lib_vitface.provenance.watermark import FRAME, SSIM, Watermark, ssim
 
 Frames = list[np.ndarray]
 
@@ -65,6 +66,48 @@ def test_it_is_not_seen(frames: Frames, marked: Frames) -> None:
     assert all(m.shape == f.shape and m.dtype == np.uint8 for m, f in zip(marked, frames, strict=True))
     assert min(psnr(m, f) for m, f in zip(marked, frames, strict=True)) >= 40
     assert max(int(np.abs(m.astype(int) - f).max()) for m, f in zip(marked, frames, strict=True)) <= 16
+
+
+def test_a_still_keeps_its_likeness_whatever_it_shows(frames: Frames, watermark: Watermark) -> None:
+    """Texture takes more of the mark than smooth places do; both stay as like as is promised, by scikit-image's measure."""
+    from skimage import data
+    from skimage.metrics import structural_similarity
+
+    smooth, rough = cv2.GaussianBlur(frames[0], (0, 0), 3), np.repeat(data.grass()[..., None], 3, axis=2)
+    added = {}
+    for name, image in {"frame": frames[0], "smooth": smooth, "rough": rough, "drawn": data.chelsea()}.items():
+        marked = watermark.embed(image)
+        assert structural_similarity(image, marked, channel_axis=2) >= SSIM, name
+        assert psnr(marked, image) >= 40, name
+        added[name] = float(np.std(marked.astype(np.float64) - image))
+    assert added["rough"] > 1.5 * added["smooth"]
+    assert structural_similarity(frames[0], watermark.embed(frames[0]), channel_axis=2) < 0.99, (
+        "what is allowed is used"
+    )
+
+
+def test_likeness_is_that_of_scikit_image(frames: Frames) -> None:
+    from skimage.metrics import structural_similarity
+
+    for change in (lambda i: jpeg(i, 30), lambda i: np.clip(i * 0.9 + 5, 0, 255).astype(np.uint8)):
+        other = change(frames[2])
+        assert ssim(frames[2], other) == pytest.approx(
+            structural_similarity(frames[2], other, channel_axis=2), abs=2e-3
+        )
+    assert ssim(frames[2], frames[2]) == pytest.approx(1)
+
+
+def test_a_frame_of_a_video_gets_the_asked_strength(frames: Frames, watermark: Watermark) -> None:
+    for rms in (FRAME, 2 * FRAME):
+        gap = watermark.embed(frames[0], rms).astype(np.float64) - frames[0]
+        # Rounding to whole grey levels adds a twelfth to the variance.
+        assert np.std(gap) == pytest.approx(np.sqrt(rms**2 + 1 / 12), rel=0.1)
+
+
+def test_a_picture_marked_by_the_first_version_is_read() -> None:
+    """A drawn picture, marked when every still had the same strength, and stored as JPEG."""
+    reading = read([media.read_image(Path(__file__).with_name("marked_by_0.1.0.jpg"))], KEY, search=False)
+    assert is_ours(reading)
 
 
 def test_it_is_read_again(marked: Frames, watermark: Watermark) -> None:
@@ -128,6 +171,17 @@ def test_video_after_an_encoder(
     assert is_ours(read(shown, KEY, search=False))
     if crf == 23 and size is None:
         assert np.mean([read([f], KEY, search=False).present for f in shown]) >= 0.9, "single frames of it too"
+
+
+def test_one_frame_among_many_is_enough(run_of_frames: Frames, watermark: Watermark) -> None:
+    """As after an encoder that kept the mark in its whole frame only: two marked frames among two dozen, drowned in their sum."""
+    rest = run_of_frames[2:]
+    shown = [watermark.embed(f, 2 * FRAME) for f in run_of_frames[:2]] + rest
+    reading = read(shown, KEY, search=False)
+    assert is_ours(reading) and reading.frames_used == len(shown)
+    whole = sum(normalised(grey(image))[0] for image in shown)
+    assert carriers.find(carriers.whitened(carriers.fold(whole)))[0][0] < reading.score, "their sum says less"
+    assert not read(rest, KEY, search=False).present
 
 
 def test_no_false_alarm_on_some_hundred_frames() -> None:
