@@ -9,12 +9,13 @@ from there on one works at a time, in turns, so that starting, loading and first
 the machine does falls on all. One JSON object comes out: for each tool frames (extraction) or pictures (training) a second of
 every turn, and the ratios of the medians.
 
-- Extraction: frames are written as PNG first. What is counted are frames of which a face was written, so the clips should show one
-  face in each frame; how many of them each tool found is told as `found`.
-- Training: ours with each `--ours` (none: as it comes); faceswap with each `--faceswap-trainer` (original learns 64 px, dfl-h128
-  128 px); DeepFaceLab's SAEHD, df-ud with its usual sizes, at `--deepfacelab-side`. `--batch` counts the pictures of a step, both
-  persons together. The others are given our crops of the first clip in their own formats, so that they need not extract. How
-  well they learn is not judged.
+- Extraction: each clip by itself, read by each tool as it can: ours and faceswap take the video, DeepFaceLab PNG files of it. What
+  is counted are frames of which a face was written, so the clips should show one face in each frame; how many frames of the whole
+  clip each tool found it in is told as `found`.
+- Training, on the first `--frames` frames of the first clip: ours with each `--ours` (none: as it comes); faceswap with each
+  `--faceswap-trainer` (original learns 64 px, dfl-h128 128 px); DeepFaceLab's SAEHD, df-ud with its usual sizes, at
+  `--deepfacelab-side`. `--batch` counts the pictures of a step, both persons together. The others are given our crops in their own
+  formats, so that they need not extract. How well they learn is not judged.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ def iterations(said: Path) -> int:
     return int(found[-1]) if found else 0
 
 
-def write_frames(clip: Path, folder: Path, count: int) -> list[Path]:
-    """The first frames of a clip as PNG files. Returns their paths."""
+def write_frames(clip: Path, folder: Path, count: int | None = None) -> list[Path]:
+    """The first frames of a clip, or all, as PNG files. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for number, frame in enumerate(islice(media.read_frames(clip), count), 1):
@@ -224,18 +225,20 @@ def alone(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
 
 
-def extractions(given: argparse.Namespace, frames: Path) -> list[Run]:
-    """Every tool that extracts the faces of the frames."""
+def extractions(given: argparse.Namespace, clip: Path) -> list[Run]:
+    """Every tool that extracts the faces of the clip."""
     ours, own = given.folder / "ours-faces", given.folder / "work"
     few = ("--min-change", "0", "--min-sharpness", "0", "--max-faces", "100000", "--workspace", own, "--quiet")
-    command = [sys.executable, "-m", "lib_vitface", "faceset", "--input", frames, "--output", ours, *few]
+    command = [sys.executable, "-m", "lib_vitface", "faceset", "--input", clip, "--output", ours, *few]
     runs = [Run("ours", command, frames_in(ours / "images", ".jpg"), ours)]
     if given.faceswap:
         theirs, note = given.folder / "faceswap-faces", given.folder / "faceswap.fsa"
-        words = ("extract", "-i", frames, "-o", theirs, "-p", note, *given.faceswap_extract.split())
+        words = ("extract", "-i", clip, "-o", theirs, "-p", note, *given.faceswap_extract.split())
         runs.append(faceswap(given, "faceswap", words, frames_in(theirs, ".png"), theirs))
     if given.deepfacelab:
-        theirs = given.folder / "deepfacelab-faces"
+        theirs, frames = given.folder / "deepfacelab-faces", given.folder / "deepfacelab-frames"
+        shutil.rmtree(frames, ignore_errors=True)
+        write_frames(clip, frames)
         command = [given.deepfacelab_python, "main.py", "extract", "--input-dir", frames, "--output-dir", theirs]
         command += [
             "--detector",
@@ -356,7 +359,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--clip", type=Path, nargs="+", required=True)
     made.add_argument("--folder", type=Path, required=True, help="Everything is made in here.")
     made.add_argument("--what", choices=("both", "extract", "train"), default="both")
-    made.add_argument("--frames", type=int, default=120, help="Of each clip.")
+    made.add_argument("--frames", type=int, default=120, help="Of the first clip, to train on.")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--pieces", type=int, default=10, help="Frames or steps of a turn.")
     made.add_argument("--warm-up", type=int, default=3, help="Frames or steps before the first turn.")
@@ -378,21 +381,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no tool works on behind one's back
     given.folder = given.folder.resolve()
-    shutil.rmtree(given.folder / "frames", ignore_errors=True)
-    frames = [write_frames(clip, given.folder / "frames", given.frames) for clip in given.clip]
-    found: dict[str, Any] = {"machine": cpu_name(), "cores": os.cpu_count(), "frames": sum(map(len, frames))}
+    found: dict[str, Any] = {"machine": cpu_name(), "cores": os.cpu_count()}
     turns = given.rounds, given.pieces, given.warm_up
     if given.what != "train":
-        found["extraction"] = compared(extractions(given, given.folder / "frames"), *turns, finish=True)
+        found["extraction"] = {
+            clip.name: {
+                "frames": sum(1 for _ in media.read_frames(clip)),
+                **compared(extractions(given, clip.resolve()), *turns, finish=True),
+            }
+            for clip in given.clip
+        }
     if given.what != "extract":
-        faceset = given.folder / "faceset"
+        faceset, frames = given.folder / "faceset", write_frames(given.clip[0], given.folder / "frames", given.frames)
         command = [
             sys.executable,
             "-m",
             "lib_vitface",
             "faceset",
             "--input",
-            *frames[0],
+            *frames,
             "--output",
             faceset,
             "--quiet",

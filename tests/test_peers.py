@@ -63,7 +63,7 @@ def only(runs: list[peers.Run], tool: str) -> peers.Run:
 
 def test_rates_leave_out_the_start_and_all_pieces_are_told(checkout: Path) -> None:
     """Sleeping takes at least as long as it says; on a busy machine it takes longer. Frames count once, however many faces."""
-    run = only(peers.extractions(given(checkout), checkout.parent / "frames"), "faceswap")
+    run = only(peers.extractions(given(checkout), checkout.parent / "x.mp4"), "faceswap")
     found = peers.compared([run], 1, 5, 1, finish=True)
     (turn,) = found["rounds"]["faceswap"]
     assert turn["pieces"] >= 5 and 1.0 < turn["per_s"] < 4.6
@@ -165,6 +165,7 @@ def test_crops_carry_the_note_that_faceswap_writes(tmp_path: Path) -> None:
 def test_frames_are_those_of_the_clip(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     pictures = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(6)]
     clip = make_video(tmp_path / "a.mkv", pictures, codec="ffv1", pixel_format="bgr0")
+    assert len(peers.write_frames(clip, tmp_path / "all")) == 6
     made = peers.write_frames(clip, tmp_path / "frames", 4)
     assert sorted((tmp_path / "frames").iterdir()) == made
     assert [path.name for path in made] == [f"a-{k:06}.png" for k in range(1, 5)]
