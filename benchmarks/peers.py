@@ -66,7 +66,7 @@ class Run:
     """A tool's command. `count` says from what it wrote on its output how many pieces of `size` frames or pictures are done."""
 
     tool: str
-    command: Sequence[str | Path]
+    command: Sequence[object]
     count: Callable[[Path], int]
     output: Path
     size: int = 1
