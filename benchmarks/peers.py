@@ -4,14 +4,18 @@
     python benchmarks/peers.py --clip me.mp4 --folder DIR --deepfacelab CHECKOUT --deepfacelab-python PYTHON
 
 The person has the checkouts, with what they need installed for the Python that is named; nothing of them is fetched here, and
-faceswap fetches its own weights when it extracts. One JSON object comes out: for each tool and round frames (extraction) or pictures
-(training) a second, counted from the first one that is done, so that starting and loading are left out for all alike; and the
-ratios of the medians.
+faceswap fetches its own weights when it extracts. Every tool is started once, makes its first pieces, and is then held (SIGSTOP);
+from there on one works at a time, in turns, so that starting, loading and first saves are left out for all alike and what else
+the machine does falls on all. One JSON object comes out: for each tool frames (extraction) or pictures (training) a second of
+every turn, and the ratios of the medians.
 
-- Extraction: frames are written as PNG first. What is counted are files of faces, so the clip should show one face in each frame.
-- Training: ours is preset cpu (or what `--ours` says) at `--side`; faceswap's is `--faceswap-trainer`, whose side is its own
-  (original: 64 px); DeepFaceLab's is its Quick96 unless `--deepfacelab-model` says otherwise. faceswap is given our crops in its own
-  format, so that it need not extract; DeepFaceLab must have extracted. How well they learn is not judged.
+- Extraction: each clip by itself, read by each tool as it can: ours and faceswap take the video, DeepFaceLab PNG files of it. What
+  is counted are frames of which a face was written, so the clips should show one face in each frame; how many frames of the whole
+  clip each tool found it in is told as `found`.
+- Training, on the first `--frames` frames of the first clip: ours with each `--ours` (none: as it comes); faceswap with each
+  `--faceswap-trainer` (original learns 64 px, dfl-h128 128 px); DeepFaceLab's SAEHD, df-ud with its usual sizes, at
+  `--deepfacelab-side`. `--batch` counts the pictures of a step, both persons together. The others are given our crops in their own
+  formats, so that they need not extract. How well they learn is not judged.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -30,6 +35,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -39,7 +45,9 @@ import cv2
 
 from lib_vitface import media
 from lib_vitface.device import child_environment, cpu_name
+from lib_vitface.faceset.record import Record
 from lib_vitface.faceset.store import Faceset
+from lib_vitface.types import Floats
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_S = 0.05
@@ -55,73 +63,90 @@ _POINTS68 = [
 
 @dataclass(frozen=True)
 class Run:
-    """A tool at work: `count` says how many pieces of `size` frames or pictures are done; it is stopped when `enough` are."""
+    """A tool's command. `count` says from what it wrote on its output how many pieces of `size` frames or pictures are done."""
 
     tool: str
-    command: Sequence[str | Path]
+    command: Sequence[object]
     count: Callable[[Path], int]
-    enough: int
     output: Path
     size: int = 1
     cwd: Path = ROOT
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=child_environment)
     typed: str = ""
 
 
-def rate(run: Run) -> dict[str, Any]:
-    """Frames or pictures a second between the first piece and the last, or what the tool said last where it made no two."""
-    shutil.rmtree(run.output, ignore_errors=True)
-    run.output.parent.mkdir(parents=True, exist_ok=True)
-    seen: list[tuple[float, int]] = []
-    with tempfile.NamedTemporaryFile() as said:
-        process = subprocess.Popen(
-            [str(part) for part in run.command],
-            cwd=run.cwd,
-            env={**child_environment(), **run.environment},
+class Working:
+    """A tool at work: it is started by `with`, works in its turns only, and is ended with all it started."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> Working:
+        shutil.rmtree(self.run.output, ignore_errors=True)
+        self.run.output.parent.mkdir(parents=True, exist_ok=True)
+        self._said = tempfile.NamedTemporaryFile()
+        self._process = subprocess.Popen(
+            [str(part) for part in self.run.command],
+            cwd=self.run.cwd,
+            env={**self.run.environment, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
-            stdout=said,
+            stdout=self._said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert process.stdin is not None
-        process.stdin.write(run.typed.encode())
-        process.stdin.flush()
-        try:
-            while process.poll() is None and (not seen or seen[-1][1] < run.enough):
-                time.sleep(_POLL_S)
-                done = run.count(Path(said.name))
-                if done and (not seen or done > seen[-1][1]):
-                    seen.append((time.monotonic(), done))
-        finally:
-            _end(process)
-        last = [
-            line
-            for line in Path(said.name).read_text(errors="replace").replace("\r", "\n").splitlines()
-            if line.strip()
-        ]
-    if len(seen) < 2:
-        return {"failed": " | ".join(last[-3:])[-300:] or f"exit code {process.returncode}"}
-    seconds, pieces = seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]
-    return {"per_s": round(pieces * run.size / seconds, 2), "pieces": pieces, "seconds": round(seconds, 1)}
+        assert self._process.stdin is not None
+        self._process.stdin.write(self.run.typed.encode())
+        self._process.stdin.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGCONT, signal.SIGKILL):
+            self._tell(number)
+            if number != signal.SIGTERM:
+                try:
+                    self._process.wait(20)
+                except subprocess.TimeoutExpired:
+                    continue
+        self._said.close()
+
+    def turn(self, pieces: int) -> dict[str, Any]:
+        """Let it work until it has made `pieces` more than the first of this turn, whose beginning may lie in the turn before."""
+        self._tell(signal.SIGCONT)
+        before = self.done()
+        seen: list[tuple[float, int]] = []
+        while self._process.poll() is None and (not seen or seen[-1][1] < seen[0][1] + pieces):
+            time.sleep(_POLL_S)
+            done = self.done()
+            if done > (seen[-1][1] if seen else before):
+                seen.append((time.monotonic(), done))
+        self._tell(signal.SIGSTOP)
+        if len(seen) < 2:
+            return {"failed": self.said_last() or f"exit code {self._process.returncode}"}
+        seconds, made = seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]
+        return {"per_s": round(made * self.run.size / seconds, 2), "pieces": made, "seconds": round(seconds, 1)}
+
+    def finish(self) -> int:
+        """Let it work to its own end. Returns all pieces that it made."""
+        self._tell(signal.SIGCONT)
+        self._process.wait()
+        return self.done()
+
+    def done(self) -> int:
+        return self.run.count(Path(self._said.name))
+
+    def said_last(self) -> str:
+        said = Path(self._said.name).read_text(errors="replace").replace("\r", "\n")
+        return " | ".join([line for line in said.splitlines() if line.strip()][-3:])[-300:]
+
+    def _tell(self, number: int) -> None:
+        """A signal for the tool and those it started (its session is its own)."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The process and those it started (its session is its own)."""
-    if process.poll() is None:
-        for number in (15, 9):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(20)
-                return
-            except subprocess.TimeoutExpired:
-                continue
-            except ProcessLookupError:
-                return
-
-
-def files_in(folder: Path, *suffixes: str) -> Callable[[Path], int]:
-    """Counts the pictures in a folder, wherever the tool puts them below it."""
-    return lambda _: sum(path.suffix in suffixes for path in folder.rglob("*")) if folder.exists() else 0
+def frames_in(folder: Path, suffix: str) -> Callable[[Path], int]:
+    """Counts the frames of which there is a face in a folder, named by all but the last part of its name (`0001_0.png`)."""
+    return lambda _: len({path.stem.rpartition("_")[0] for path in folder.rglob(f"*{suffix}")})
 
 
 def lines_of(path: Path) -> Callable[[Path], int]:
@@ -135,13 +160,19 @@ def iterations(said: Path) -> int:
     return int(found[-1]) if found else 0
 
 
-def write_frames(clip: Path, folder: Path, count: int) -> int:
-    """The first frames of a clip as PNG files. Returns how many there are."""
+def write_frames(clip: Path, folder: Path, count: int | None = None) -> list[Path]:
+    """The first frames of a clip, or all, as PNG files. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = 0
-    for made, frame in enumerate(islice(media.read_frames(clip), count), 1):
-        cv2.imwrite(str(folder / f"{made:06}.png"), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+    made = []
+    for number, frame in enumerate(islice(media.read_frames(clip), count), 1):
+        made.append(folder / f"{clip.stem}-{number:06}.png")
+        cv2.imwrite(str(made[-1]), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
     return made
+
+
+def points68(record: Record) -> Floats:
+    """iBUG's 68 points of a face in pixels of its crop."""
+    return record.landmarks[_POINTS68, :2]
 
 
 def for_faceswap(faceset: Path, folder: Path) -> Path:
@@ -150,7 +181,7 @@ def for_faceswap(faceset: Path, folder: Path) -> Path:
     with Faceset.open(faceset) as opened:
         for record in opened.records():
             picture = cv2.cvtColor(opened.image(record), cv2.COLOR_RGB2BGR)
-            points = record.landmarks[_POINTS68, :2]
+            points = points68(record)
             (left, top), (right, bottom) = points.min(axis=0).astype(int), points.max(axis=0).astype(int)
             name = f"{Path(record.image).stem}_0.png"
             box = {"x": int(left), "y": int(top), "w": int(right - left), "h": int(bottom - top)}
@@ -175,31 +206,41 @@ def with_chunk(png: bytes, text: str) -> bytes:
     return png[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + png[33:]
 
 
-def extractions(given: argparse.Namespace, frames: Path, count: int) -> list[Run]:
-    """Every tool that extracts the faces of the frames."""
+def for_deepfacelab(faceset: Path, folder: Path) -> Path:
+    """Crops of a faceset as JPEG files with the note that DeepFaceLab writes and reads: a pickled dict in segment APP15."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Faceset.open(faceset) as opened:
+        for record in opened.records():
+            picture = cv2.cvtColor(opened.image(record), cv2.COLOR_RGB2BGR)
+            name = f"{Path(record.image).stem}.jpg"
+            note = {"face_type": "whole_face", "landmarks": points68(record).tolist(), "source_filename": name}
+            body = pickle.dumps({**note, "source_landmarks": note["landmarks"]}, protocol=4)
+            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+            (folder / name).write_bytes(jpeg[:2] + b"\xff\xef" + struct.pack(">H", len(body) + 2) + body + jpeg[2:])
+    return folder
+
+
+def alone(**more: str) -> dict[str, str]:
+    """The environment of a tool that is not ours."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
+
+
+def extractions(given: argparse.Namespace, clip: Path) -> list[Run]:
+    """Every tool that extracts the faces of the clip."""
     ours, own = given.folder / "ours-faces", given.folder / "work"
     few = ("--min-change", "0", "--min-sharpness", "0", "--max-faces", "100000", "--workspace", own, "--quiet")
-    command = [sys.executable, "-m", "lib_vitface", "faceset", "--input", frames, "--output", ours, *few]
-    runs = [Run("ours", command, files_in(ours / "images", ".jpg"), count, ours)]
+    command = [sys.executable, "-m", "lib_vitface", "faceset", "--input", clip, "--output", ours, *few]
+    runs = [Run("ours", command, frames_in(ours / "images", ".jpg"), ours)]
     if given.faceswap:
-        theirs = given.folder / "faceswap-faces"
-        command = [
-            given.faceswap_python,
-            "faceswap.py",
-            "extract",
-            "-i",
-            frames,
-            "-o",
-            theirs,
-            *given.faceswap_extract.split(),
-        ]
-        alone = {"FACESWAP_BACKEND": given.faceswap_backend, "KERAS_BACKEND": "torch"}
-        runs.append(
-            Run("faceswap", command, files_in(theirs, ".png"), count, theirs, cwd=given.faceswap, environment=alone)
-        )
+        theirs, note = given.folder / "faceswap-faces", given.folder / "faceswap.fsa"
+        words = ("extract", "-i", clip, "-o", theirs, "-p", note, *given.faceswap_extract.split())
+        runs.append(faceswap(given, "faceswap", words, frames_in(theirs, ".png"), theirs))
     if given.deepfacelab:
-        theirs = given.folder / "deepfacelab-faces"
-        options = (
+        theirs, frames = given.folder / "deepfacelab-faces", given.folder / "deepfacelab-frames"
+        shutil.rmtree(frames, ignore_errors=True)
+        write_frames(clip, frames)
+        command = [given.deepfacelab_python, "main.py", "extract", "--input-dir", frames, "--output-dir", theirs]
+        command += [
             "--detector",
             "s3fd",
             "--face-type",
@@ -208,115 +249,131 @@ def extractions(given: argparse.Namespace, frames: Path, count: int) -> list[Run
             "1",
             "--image-size",
             "512",
-        )
-        command = [
-            given.deepfacelab_python,
-            "main.py",
-            "extract",
-            "--input-dir",
-            frames,
-            "--output-dir",
-            theirs,
-            *options,
         ]
         command += ["--jpeg-quality", "96", "--no-output-debug", *given.deepfacelab_device.split()]
-        runs.append(Run("deepfacelab", command, files_in(theirs, ".jpg"), count, theirs, cwd=given.deepfacelab))
+        runs.append(Run("deepfacelab", command, frames_in(theirs, ".jpg"), theirs, 1, given.deepfacelab, alone()))
     return runs
 
 
 def trainings(given: argparse.Namespace, faceset: Path) -> list[Run]:
-    """Every tool that trains on the crops, the person with themselves."""
-    model = given.folder / "ours-model"
-    command = [sys.executable, "-m", "lib_vitface", "train", "--source", faceset, "--target", faceset, "--model", model]
-    command += [
-        "--batch",
-        given.batch,
-        "--steps",
-        given.steps,
-        "--resolution",
-        given.side,
-        "--preview-steps",
-        "0",
-        "--quiet",
-    ]
-    command += ["--workspace", given.folder / "work", *given.ours.split()]
-    runs = [Run("ours", command, lines_of(model / "loss.jsonl"), given.steps, model, given.batch)]
-    if given.faceswap:
-        model, faces = given.folder / "faceswap-model", for_faceswap(faceset, given.folder / "for-faceswap")
-        command = [given.faceswap_python, "faceswap.py", "train", "-A", faces, "-B", faces, "-m", model]
-        command += ["-t", given.faceswap_trainer, "-b", given.batch, "-i", given.steps]
-        alone = {"FACESWAP_BACKEND": given.faceswap_backend, "KERAS_BACKEND": "torch"}
-        # a step of faceswap learns a batch of each person
-        runs.append(Run("faceswap", command, iterations, given.steps, model, 2 * given.batch, given.faceswap, alone))
-    if given.deepfacelab:
-        model, faces = given.folder / "deepfacelab-model", given.folder / "deepfacelab-faces"
-        command = [
-            given.deepfacelab_python,
-            "main.py",
-            "train",
-            "--training-data-src-dir",
-            faces,
-            "--training-data-dst-dir",
-            faces,
-        ]
+    """Every tool that trains on the crops, the person with themselves, for longer than it will be let."""
+    runs, each = [], given.batch // 2
+    for number, options in enumerate(given.ours or [""]):
+        model = given.folder / f"ours-model-{number}"
+        command = [sys.executable, "-m", "lib_vitface", "train", "--source", faceset, "--target", faceset]
         command += [
-            "--model-dir",
-            model,
             "--model",
-            given.deepfacelab_model,
-            "--no-preview",
-            *given.deepfacelab_device.split(),
+            model,
+            "--batch",
+            2 * each,
+            "--steps",
+            1_000_000,
+            "--preview-steps",
+            0,
+            "--save-minutes",
+            60,
         ]
-        # it asks for a name and then for options; empty lines take what it proposes. Quick96 learns 4 of each person a step
-        typed = "benchmark\n" + "\n" * 60
-        size = 2 * given.deepfacelab_batch
-        runs.append(Run("deepfacelab", command, iterations, given.steps, model, size, given.deepfacelab, typed=typed))
+        command += ["--quiet", "--workspace", given.folder / "work", *options.split()]
+        runs.append(Run(f"ours {options}".strip(), command, lines_of(model / "loss.jsonl"), model, 2 * each))
+    if given.faceswap:
+        faces = for_faceswap(faceset, given.folder / "for-faceswap")
+        for trainer in given.faceswap_trainer or ["original"]:
+            model = given.folder / f"faceswap-{trainer}"
+            # a step of faceswap learns a batch of each person
+            words = ("train", "-A", faces, "-B", faces, "-m", model, "-t", trainer, "-b", each, "-i", 1_000_000)
+            runs.append(faceswap(given, f"faceswap {trainer}", words, iterations, model, 2 * each))
+    if given.deepfacelab:
+        model, faces = given.folder / "deepfacelab-model", for_deepfacelab(faceset, given.folder / "for-deepfacelab")
+        command = [given.deepfacelab_python, "main.py", "train", "--training-data-src-dir", faces]
+        command += ["--training-data-dst-dir", faces, "--model-dir", model, "--model", "SAEHD", "--no-preview"]
+        command += ["--force-model-name", "benchmark", *given.deepfacelab_device.split()]
+        # what it asks, in its order: five things of which its proposals are taken (empty lines), then the batch of each person,
+        # the side, how much of the head, the design and its sizes; the rest as proposed
+        typed = "\n" * 5 + f"{each}\n{given.deepfacelab_side}\nwf\ndf-ud\n128\n64\n64\n22\n" + "\n" * 40
+        runs.append(
+            Run("deepfacelab SAEHD", command, iterations, model, 2 * each, given.deepfacelab, alone(), typed=typed)
+        )
     return runs
 
 
-def compared(runs: Sequence[Run], rounds: int) -> dict[str, Any]:
-    """All runs in turns, every other round in the opposite order; medians, and their ratios to ours."""
+def faceswap(
+    given: argparse.Namespace,
+    tool: str,
+    words: Sequence[object],
+    count: Callable[[Path], int],
+    output: Path,
+    size: int = 1,
+) -> Run:
+    command = [str(word) for word in (given.faceswap_python, "faceswap.py", *words)]
+    own = alone(FACESWAP_BACKEND=given.faceswap_backend, KERAS_BACKEND="torch")
+    return Run(tool, command, count, output, size, given.faceswap, own)
+
+
+def compared(runs: Sequence[Run], rounds: int, pieces: int, warm_up: int, *, finish: bool = False) -> dict[str, Any]:
+    """All runs in turns of so many pieces, every other round in the opposite order; medians, and ours over theirs.
+
+    `finish` lets each go on to its own end afterwards and tells how many pieces it made in all.
+    """
     found: dict[str, Any] = {run.tool: [] for run in runs}
-    for number in range(rounds):
-        for run in runs[:: -1 if number % 2 else 1]:
-            found[run.tool].append(rate(run))
-            print(run.tool, found[run.tool][-1], file=sys.stderr, flush=True)
+    ended: dict[str, int] = {}
+    with ExitStack() as stack:
+        at_work = []
+        for run in runs:
+            one = stack.enter_context(Working(run))
+            first = one.turn(warm_up)
+            print(run.tool, "begins", first, file=sys.stderr, flush=True)
+            if "failed" in first:
+                found[run.tool].append(first)
+            else:
+                at_work.append(one)
+        for number in range(rounds):
+            for one in at_work[:: -1 if number % 2 else 1]:
+                found[one.run.tool].append(one.turn(pieces))
+                print(one.run.tool, found[one.run.tool][-1], file=sys.stderr, flush=True)
+        if finish:
+            ended = {one.run.tool: one.finish() for one in at_work}
     medians = {
         tool: statistics.median(values)
         for tool, results in found.items()
         if (values := [one["per_s"] for one in results if "per_s" in one])
     }
     ratios = {
-        tool: round(medians["ours"] / value, 2)
-        for tool, value in medians.items()
-        if "ours" in medians and tool != "ours"
+        ours: {theirs: round(medians[ours] / medians[theirs], 2) for theirs in medians if not _is_ours(theirs)}
+        for ours in medians
+        if _is_ours(ours)
     }
-    return {"rounds": found, "median_per_s": medians, "ours_over_theirs": ratios}
+    return {
+        "rounds": found,
+        "median_per_s": medians,
+        "ours_over_theirs": ratios,
+        **({"found": ended} if finish else {}),
+    }
+
+
+def _is_ours(tool: str) -> bool:
+    return tool.split()[0] == "ours"
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    made.add_argument("--clip", type=Path, required=True)
+    made.add_argument("--clip", type=Path, nargs="+", required=True)
     made.add_argument("--folder", type=Path, required=True, help="Everything is made in here.")
     made.add_argument("--what", choices=("both", "extract", "train"), default="both")
-    made.add_argument("--frames", type=int, default=120)
+    made.add_argument("--frames", type=int, default=120, help="Of the first clip, to train on.")
     made.add_argument("--rounds", type=int, default=3)
-    made.add_argument("--batch", type=int, default=16)
-    made.add_argument("--steps", type=int, default=40)
-    made.add_argument("--side", type=int, default=64)
-    made.add_argument("--ours", default="", help="Further options of our train, in one string.")
+    made.add_argument("--pieces", type=int, default=10, help="Frames or steps of a turn.")
+    made.add_argument("--warm-up", type=int, default=3, help="Frames or steps before the first turn.")
+    made.add_argument("--batch", type=int, default=16, help="Pictures of a step, both persons together.")
+    made.add_argument("--ours", action="append", help="Further options of our train, in one string; several times.")
     made.add_argument("--faceswap", type=Path, help="A checkout of faceswap.")
     made.add_argument("--faceswap-python", default=sys.executable)
     made.add_argument("--faceswap-backend", default="cpu")
-    made.add_argument("--faceswap-trainer", default="original")
+    made.add_argument("--faceswap-trainer", action="append", help="One of its models (original); several times.")
     made.add_argument("--faceswap-extract", default="", help="Further options of its extract, in one string.")
     made.add_argument("--deepfacelab", type=Path, help="A checkout of DeepFaceLab.")
     made.add_argument("--deepfacelab-python", default=sys.executable)
     made.add_argument("--deepfacelab-device", default="--cpu-only")
-    made.add_argument("--deepfacelab-model", default="Quick96")
-    made.add_argument(
-        "--deepfacelab-batch", type=int, default=4, help="Pictures of each person a step, as its model is set."
-    )
+    made.add_argument("--deepfacelab-side", type=int, default=128)
     return made
 
 
@@ -324,28 +381,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no tool works on behind one's back
     given.folder = given.folder.resolve()
-    count = write_frames(given.clip, given.folder / "frames", given.frames)
-    found: dict[str, Any] = {"machine": cpu_name(), "cores": os.cpu_count(), "frames": count, "batch": given.batch}
+    found: dict[str, Any] = {"machine": cpu_name(), "cores": os.cpu_count()}
+    turns = given.rounds, given.pieces, given.warm_up
     if given.what != "train":
-        found["extraction"] = compared(extractions(given, given.folder / "frames", count), given.rounds)
+        found["extraction"] = {
+            clip.name: {
+                "frames": sum(1 for _ in media.read_frames(clip)),
+                **compared(extractions(given, clip.resolve()), *turns, finish=True),
+            }
+            for clip in given.clip
+        }
     if given.what != "extract":
-        faceset = given.folder / "faceset"
+        faceset, frames = given.folder / "faceset", write_frames(given.clip[0], given.folder / "frames", given.frames)
         command = [
             sys.executable,
             "-m",
             "lib_vitface",
             "faceset",
             "--input",
-            given.folder / "frames",
+            *frames,
             "--output",
             faceset,
             "--quiet",
         ]
-        few = ("--workspace", given.folder / "work", "--min-change", "0")
-        subprocess.run(
-            [str(part) for part in (*command, *few)], env=child_environment(), check=True, stdout=subprocess.DEVNULL
-        )
-        found["training"] = compared(trainings(given, faceset), given.rounds)
+        command += ["--workspace", given.folder / "work", "--min-change", "0"]
+        subprocess.run([str(part) for part in command], env=child_environment(), check=True, stdout=subprocess.DEVNULL)
+        found["training"] = {"batch": given.batch // 2 * 2, **compared(trainings(given, faceset), *turns)}
     print(json.dumps(found, indent=1))
     return 0
 
