@@ -332,11 +332,11 @@ def swap(options: SwapOptions, host: Host) -> dict[str, Any]:
         denoiser = denoiser_of(options, host, options.device)
         swapper = open_swapper(options, host.workspace, host.tick)
         make = partial(open_swapper, options, host.workspace)
-        noted = lambda: _note_swap(options, host.workspace, checkpoint, undecided=swapper.likeness() is None)  # noqa: E731
+        noted = partial(_note_swap, options, host.workspace, checkpoint, swapper)
         result = swap_input(options, swapper, publisher, JobStore(host.workspace), host.tick, denoiser, make, noted)
         likeness, undecided = swapper.likeness(), swapper.undecided
         used = [member.network.device for member in members_of(swapper)]
-        del swapper
+        del swapper, noted
         for one in used:
             device.release_memory(one)
     return {
@@ -414,10 +414,10 @@ def members_of(swapper: CheckedSwapper) -> Sequence[ModelSwapper]:
     return getattr(swapper.inner, "members", None) or [swapper.inner]
 
 
-def _note_swap(options: SwapOptions, workspace: Path, checkpoint: Checkpoint, *, undecided: bool) -> None:
-    """`undecided`: no new face was seen of which an embedding tells whose it is."""
+def _note_swap(options: SwapOptions, workspace: Path, checkpoint: Checkpoint, swapper: CheckedSwapper) -> None:
+    """`undecided` in the log: no new face was seen of which an embedding tells whose it is."""
     facts: dict[str, Any] = {"model": checkpoint.model_id, "output": str(options.output.resolve())}
-    facts |= {"undecided": True} if undecided else {}
+    facts |= {"undecided": True} if swapper.likeness() is None else {}
     if not options.label:
         facts["no_label"] = options.label_reason.strip()
     audit.note(workspace, "swapped", record=checkpoint.consent_id, **facts)
