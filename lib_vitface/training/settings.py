@@ -55,13 +55,15 @@ class TrainOptions:
     )
     local_features: str = option(
         "none",
-        help="EfficientNet branch beside the ViT: none, or how the two are fused; vit only. Not shown to help yet.",
+        help="EfficientNet branch beside the ViT: none, or how the two are fused; vit only. "
+        "No gain in a short ablation (docs: benchmark).",
         group="Model",
         choices=("none", "concat", "attention"),
     )
     clip_frames: int = option(
         1,
-        help="Frames that look at each other by attention over time; 1 works on single frames; vit only. Not shown to help yet.",
+        help="Frames that look at each other by attention over time; 1 works on single frames; vit only. "
+        "No gain in a short ablation (docs: benchmark).",
         group="Model",
         low=1,
         high=16,
@@ -69,7 +71,7 @@ class TrainOptions:
     memory_views: int = option(
         0,
         help="Views of each person that are fused into memory tokens which the decoder asks; 0 for none; vit only. "
-        "Not shown to help yet.",
+        "No gain in a short ablation (docs: benchmark).",
         group="Model",
         low=0,
         high=64,
@@ -77,14 +79,14 @@ class TrainOptions:
     morphable: str = option(
         "none",
         help="Tell the network expression, pose and the wanted person's shape as numbers of a morphable face: film (scale and shift "
-        "of features), tokens, or both; vit only. Not shown to help yet.",
+        "of features), tokens, or both; vit only. No gain in a short ablation (docs: benchmark).",
         group="Model",
         choices=("none", "film", "tokens", "both"),
     )
     renderer: bool = option(
         False,
         help="A volume of each person, rendered as the driving face is turned: its picture, features and depth go to the decoder; vit "
-        "only. Not shown to help yet.",
+        "only. No gain in a short ablation (docs: benchmark).",
         group="Model",
     )
     morphable_file: Path | None = option(
@@ -175,7 +177,8 @@ class TrainOptions:
     )
     mask_patches: float = option(
         0.0,
-        help="Share of the ViT's patches hidden from it, in half of the pictures; vit only. Not shown to help yet.",
+        help="Share of the ViT's patches hidden from it, in half of the pictures; vit only. "
+        "No gain in a short ablation (docs: benchmark).",
         group="Augmentation",
         low=0,
         high=0.9,
@@ -189,7 +192,7 @@ class TrainOptions:
     attention_guided: float = option(
         0.0,
         help="Share of pictures in which a region the ViT attends to, mostly eyes or mouth, is blurred or counts more; vit only. "
-        "Not shown to help yet.",
+        "No gain in a short ablation (docs: benchmark).",
         group="Augmentation",
         low=0,
         high=1,
@@ -215,7 +218,8 @@ class TrainOptions:
         advanced=True,
     )
     weight_geometry: float = option(
-        0.0, help="Weight of the distance of landmarks, read by the frozen face mesh network; vit only. Not shown to help yet.",
+        0.0, help="Weight of the distance of landmarks, read by the frozen face mesh network; vit only. "
+        "No gain in a short ablation (docs: benchmark).",
         group="Losses", low=0, high=100, advanced=True,
     )  # fmt: skip
     weight_identity: float = option(
@@ -224,7 +228,7 @@ class TrainOptions:
     )  # fmt: skip
     weight_temporal: float = option(
         0.0, help="Weight of dissimilarity between neighbouring frames of a clip along their motion; needs --clip-frames above 1. "
-        "Not shown to help yet.",
+        "No gain in a short ablation (docs: benchmark).",
         group="Losses", low=0, high=100, advanced=True,
     )  # fmt: skip
     weight_volume: float = option(
