@@ -1,7 +1,7 @@
 """Whether traces of the face against what is around it (`traces.py`) tell a swap, whoever it shows. Not well enough: what came of it
 stands in models/detector.md.
 
-    python benchmarks/train_detector.py people --work DIR --for test --length 4 --clips a.mp4 b.mp4 c.mp4 …
+    python benchmarks/train_detector.py people --work DIR --for test --length 4 --clips a.mp4 b.mp4 c.mp4 d.mp4 …
     python benchmarks/detector_traces.py swaps --work DIR
     python benchmarks/detector_traces.py traces --work DIR
     python benchmarks/detector_traces.py measure --work DIR [--json out.json]
@@ -315,6 +315,8 @@ def summed_up(found: Sequence[Judged]) -> dict[str, Any]:
 
 
 def measure(rows: Rows) -> dict[str, Any]:
+    if len(rows.people) < 4:
+        raise SystemExit("Two people are left out and two must be left to learn from; take at least four clips.")
     table: dict[str, Any] = {"people": rows.people}
     there = sorted(set(rows.condition.tolist()))
     for trained in ([USUAL], there):
