@@ -86,8 +86,8 @@ def faces_in_media(path: Path, analyser: Analyser, limit: int, tick: Tick) -> It
             if found:
                 count += 1
                 cut, face = portrait(image, max(found, key=lambda f: float(np.prod(f.box[2:] - f.box[:2]))))
-            assert face.landmarks is not None
-            yield cut, face.landmarks
+                assert face.landmarks is not None
+                yield cut, face.landmarks
     if not count:
         raise NoFaceError(f"{path}: no face was found in it; name a clip or photos of the source person.")
 

@@ -55,6 +55,7 @@ def test_another_file_of_that_name_is_not_believed(tmp_path: Path, monkeypatch: 
 
 def test_without_file_or_package_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(age, "HOME", tmp_path)
+    monkeypatch.setattr(age.util, "find_spec", lambda name: object())
     assert age.installed() is None and age.find_estimator() is None
     (tmp_path / "antelopev2").mkdir()
     (tmp_path / "antelopev2" / "genderage.onnx").write_bytes(b"any")
