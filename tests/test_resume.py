@@ -82,9 +82,10 @@ def chunks(workspace: Path) -> int:
 
 
 def fresh(made: SmallClone, folder: Path) -> SmallClone:
-    """The same keys, so the same marks, but no jobs yet."""
+    """The same keys, so the same marks, and the log that goes with them, but no jobs yet."""
     for name in ("keys", "consent"):
         shutil.copytree(made.workspace / name, folder / "workspace" / name)
+    shutil.copy(made.workspace / "audit.sqlite3", folder / "workspace")
     return replace(made, workspace=folder / "workspace")
 
 
