@@ -151,13 +151,13 @@ def no_age_estimator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_video() -> MakeVideo:
     """`make_video(path, frames, fps, audio=..., ...)`; see `write_video`."""
     return write_video
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_frame() -> Callable[[int, int, int], np.ndarray]:
     """`make_frame(index, width, height)`: the picture that `make_video` draws."""
     return synthetic_frame

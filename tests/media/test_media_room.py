@@ -27,18 +27,18 @@ MakeVideo = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(
+    tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo, make_frame: Callable[..., np.ndarray]
+) -> Path:
     """Noise, so that a segment is larger than what a muxer holds back; with sound."""
-    from conftest import synthetic_frame, write_video
-
     draw = np.random.default_rng(0)
     frames = [
-        np.clip(synthetic_frame(i, 320, 240).astype(int) + draw.integers(-60, 60, (240, 320, 1)), 0, 255)
+        np.clip(make_frame(i, 320, 240).astype(int) + draw.integers(-60, 60, (240, 320, 1)), 0, 255)
         for i in range(SEGMENTS * FRAMES)
     ]
     path = tmp_path_factory.mktemp("room") / "s.mp4"
     options = {"crf": "8", "preset": "ultrafast"}
-    return write_video(path, [f.astype(np.uint8) for f in frames], Fraction(30000, 1001), audio="aac", options=options)
+    return make_video(path, [f.astype(np.uint8) for f in frames], Fraction(30000, 1001), audio="aac", options=options)
 
 
 def segments(folder: Path, source: Path, output: Path, settings: EncodeSettings) -> list[Path]:

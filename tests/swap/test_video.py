@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -72,15 +73,13 @@ def test_killed_and_resumed_gives_the_same_bytes(whole: Path, tmp_path: Path, di
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
     """80 frames of noise, the first of them with a face: ten chunks."""
-    from conftest import write_video
-
     draw = np.random.default_rng(0)
     face = next(iter(media.read_frames(locate("sample_source")))).image
     frames = [face] * 3 + [draw.integers(0, 255, face.shape, np.uint8) for _ in range(77)]
     path = tmp_path_factory.mktemp("long") / "long.mp4"
-    return write_video(path, frames, 25, options={"crf": "30", "preset": "ultrafast"})
+    return make_video(path, frames, 25, options={"crf": "30", "preset": "ultrafast"})
 
 
 @pytest.mark.slow
