@@ -39,7 +39,7 @@ from lib_vitface.options import build
 from lib_vitface.swap import pictures
 from lib_vitface.swap.frame import ModelSwapper
 from lib_vitface.tasks import steps
-from lib_vitface.tasks.benchmark import Benchmark, value_of
+from lib_vitface.tasks.benchmark import Benchmark, value_of, withheld
 from lib_vitface.tasks.settings import BenchmarkOptions
 from lib_vitface.training.trainer import JUDGED
 from lib_vitface.types import Face, Host, Image
@@ -286,11 +286,6 @@ def queue(bench: Ablation, names: list[str]) -> dict[str, Any]:
         if name in rows:
             show(bench, name, [row for row in rows if not withheld(rows[row])], moments)
     return result
-
-
-def withheld(row: dict[str, Any]) -> str:
-    """Why a row's pictures are shown to nobody: its model draws somebody who did not agree. Empty for others."""
-    return next((str(row[part]["withheld"]) for part in ("redrawn", "swapped") if "withheld" in row.get(part, {})), "")
 
 
 def show(bench: Ablation, name: str, done: list[str], moments: list[tuple[Image, Face]]) -> None:

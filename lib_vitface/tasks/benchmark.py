@@ -240,6 +240,11 @@ def figures(measured: dict[str, Any], redrawn: bool) -> dict[str, Any]:
     return {"share_nearer_source": measured["identity"]["share_nearer_source"], **common}
 
 
+def withheld(row: dict[str, Any]) -> str:
+    """Why a row's videos are for nobody: its model draws somebody who did not agree. Empty for others."""
+    return next((str(row[part]["withheld"]) for part in ("redrawn", "swapped") if "withheld" in row.get(part, {})), "")
+
+
 def value_of(row: dict[str, Any], column: str) -> float | None:
     """A figure of the table."""
     part, name = COLUMNS[column]
@@ -281,8 +286,8 @@ def table(result: dict[str, Any], before: dict[str, Any] | None) -> str:
         cells = [facts["seconds"], facts["frames_per_s"], facts["peak_memory_mb"]]
         lines.append(f"| {name} | " + " | ".join("–" if c is None else f"{c:g}" for c in cells) + " |")
     for name, row in result["models"].items():
-        withheld = [row[part]["withheld"] for part in ("redrawn", "swapped") if "withheld" in row.get(part, {})]
-        lines += ["", f"The video of {name} is withheld: {withheld[0]}"] if withheld else []
+        reason = withheld(row)
+        lines += ["", f"The video of {name} is withheld: {reason}"] if reason else []
     if before is not None:
         other = [name for name, same in result["against"]["same"].items() if not same]
         lines += ["", f"Compared with a result of version {before.get('version')}."]

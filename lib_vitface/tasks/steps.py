@@ -197,12 +197,13 @@ def _training_record(options: TrainOptions, host: Host, who: str, licence: str) 
 
 def front_look(faceset: Faceset) -> Floats:
     """Mean embedding [128] of the kept faces of which one tells whose they are. Raises `ConsentError` where there are none."""
+    from lib_vitface.faces.embed import unit
+
     yaw = faceset.columns("yaw_deg", novel=False)["yaw_deg"]
     looks = faceset.array("embedding", novel=False)[np.abs(yaw) <= records.MEASURED_YAW_DEG]
     if not len(looks):
         raise ConsentError(records.undecided(faceset.path))
-    mean = looks.mean(axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return unit(looks.mean(axis=0))
 
 
 def sampled_looks(faceset: Faceset) -> Floats:
@@ -219,11 +220,12 @@ def sampled_looks(faceset: Faceset) -> Floats:
     turned = np.abs(column["yaw_deg"]) > records.MEASURED_YAW_DEG
     chosen = [_spread(column["id"][part], _SAMPLE) for part in (~turned, turned)]
     found = [embedder(image, face) for image, face in _pictured(faceset, chosen[0])]
-    look = Analyser(make_detector(), MeshLandmarker())
-    for image, face in _pictured(faceset, chosen[1]):
-        seen = [f.pose.yaw_deg for f in look(image)[:1] if f.pose is not None]
-        if seen and abs(seen[0]) <= records.MEASURED_YAW_DEG:
-            found.append(embedder(image, face))
+    if len(chosen[1]):  # most sets need no detector
+        look = Analyser(make_detector(), MeshLandmarker())
+        for image, face in _pictured(faceset, chosen[1]):
+            seen = [f.pose.yaw_deg for f in look(image)[:1] if f.pose is not None]
+            if seen and abs(seen[0]) <= records.MEASURED_YAW_DEG:
+                found.append(embedder(image, face))
     return np.stack(found) if found else np.zeros((0, len(faceset.mean_embedding())), np.float32)
 
 
