@@ -5,7 +5,7 @@
 The tiny network of the tests and two short clips. Each job first runs twice undisturbed, at the same place: what differs between
 those two (times, what is measured by the clock) is not compared later. Every round takes the next job, kills it one to three times,
 at a random moment of its running time or just before a random one of the changes it makes to files (counted by Python's audit
-hooks), looks whether what lies under its final name is whole, and lets the same command run to its end. Of the other kinds of
+hooks), looks whether what lies under its final name is whole, lets the same command run to its end, and checks the audit log. Of the other kinds of
 rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on later; in
 `clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may say
 that its output is there already. One JSON object comes out; the exit code is 1 where a round went wrong. POSIX only.
@@ -45,18 +45,14 @@ from lib_vitface import media  # noqa: E402
 from lib_vitface.cli import main as run_here  # noqa: E402
 from lib_vitface.errors import InputError, OutputError  # noqa: E402
 from lib_vitface.models import config as model_config  # noqa: E402
+from lib_vitface.provenance import audit  # noqa: E402
 from lib_vitface.tasks import TASKS  # noqa: E402
 
 LIMIT_S = 1200.0
 FULL = OutputError.exit_code
 DONE = "made"  # an empty file beside the material once it is whole
-_KEPT = (
-    "jobs.sqlite3",
-    "audit.sqlite3",
-    "-wal",
-    "-shm",
-    "keys/",
-)  # of the workspace; everything else of it is compared
+_KEPT = ("jobs.sqlite3", "audit.sqlite3", "-wal", "-shm")  # of the workspace; everything else of it is compared
+_NAMES = "workspace/keys/"  # here the names are
 
 
 class Running:
@@ -323,6 +319,7 @@ class Place:
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in ("keys", "consent"):
             shutil.copytree(self.made.workspace / name, self.folder / "workspace" / name)
+        shutil.copy(self.made.workspace / audit.FILE, self.folder / "workspace")
         for source, target in job.before:
             shutil.copytree(self.made.folder / source, self.folder / target)
 
@@ -365,6 +362,8 @@ class Place:
                 said["wrong"].append(f"started again it ended with {last.code}: {last.words()}")
         if not said["wrong"]:
             said["wrong"] = differences(job, snapshot(self.folder))
+            problem = audit.verify(self.folder / "workspace")["problem"]
+            said["wrong"] += [problem] if problem else []
         return said
 
     def disturbed(self, job: Job, kind: str, draw: random.Random) -> tuple[Running, str]:
@@ -388,6 +387,8 @@ def snapshot(folder: Path) -> dict[str, str]:
         name = path.relative_to(folder).as_posix()
         if not any(part in name for part in _KEPT):
             found[name] = "file"
+            if name.startswith(_NAMES):
+                continue
             for part, value in _parts(path):
                 found[f"{name}#{part}"] = value
     return found

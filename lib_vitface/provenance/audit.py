@@ -14,13 +14,13 @@ import contextlib
 import datetime
 import hashlib
 import json
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lib_vitface.errors import OutputError
+from lib_vitface.media.container import beside
 from lib_vitface.provenance.keys import Keys, is_signed, open_keys
 
 FILE = "audit.sqlite3"
@@ -81,10 +81,9 @@ def _write_head(workspace: Path, keys: Keys, number: int, digest: str) -> None:
     known = _head(path)
     if known is not None and known["number"] > number:
         return  # another process was quicker
-    temporary = path.with_name(f".{_HEAD}.{secrets.token_hex(8)}")
     text = {"number": number, "hash": digest, "signature": keys.sign(f"{number} {digest}".encode())}
-    temporary.write_text(json.dumps(text), encoding="utf-8")
-    temporary.replace(path)
+    with beside(path) as temporary:
+        temporary.write_text(json.dumps(text), encoding="utf-8")
 
 
 def _head(path: Path) -> dict[str, Any] | None:

@@ -300,6 +300,16 @@ def test_files_that_cannot_be_used(run: Callable[..., dict[str, Any]], tmp_path:
         run("target", report=tmp_path / "text.mp4" / "report.html")
 
 
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
+    def full(path: Path) -> None:
+        path.write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"r\.json: the disk is full"):
+        evaluate._write(tmp_path / "r.json", full)
+    assert not list(tmp_path.iterdir())
+
+
 def test_stopping_leaves_no_files(clips: dict[str, Path], tmp_path: Path) -> None:
     def stop(done: float, total: float, note: str = "") -> None:
         if note == "Scoring frames" and done > 0:

@@ -113,6 +113,24 @@ def test_an_entry_whose_note_was_killed_is_sound(space: Path) -> None:
     assert audit.verify(space) == {"entries": 6, "sound": True, "problem": ""}
 
 
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lib_vitface.provenance import audit
+sys.addaudithook(lambda event, given: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
+audit.note(Path(sys.argv[1]), "swapped")
+"""
+
+
+def test_what_a_killed_note_left_goes_with_the_next(tmp_path: Path) -> None:
+    audit.note(tmp_path, "swapped")
+    dead = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], cwd=ROOT)
+    assert dead.returncode == -9 and len(list((tmp_path / "keys").iterdir())) == 3
+    audit.note(tmp_path, "swapped")
+    assert sorted(p.name for p in (tmp_path / "keys").iterdir()) == ["audit.head", "signing.key"]
+    assert audit.verify(tmp_path) == {"entries": 3, "sound": True, "problem": ""}
+
+
 def test_several_processes_make_one_chain(tmp_path: Path) -> None:
     open_keys(tmp_path)
     program = "import sys; from pathlib import Path; from lib_vitface.provenance import audit\n" + (

@@ -1,0 +1,32 @@
+"""What the benchmark of long videos says of memory over chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import long_video
+import pytest
+
+
+def test_growth_is_that_of_a_line_without_the_first_chunks(tmp_path: Path) -> None:
+    watch = long_video.Watch(tmp_path, 0)
+    watch.most["looking"] = {number: 500.0 for number in range(30)} | {0: 9000.0}
+    watch.most["swapping"] = {number: 700.0 + 3 * number + (-1) ** number for number in range(4, 44)}
+    found = watch.grows()
+    assert found["looking"] == {"first_mb": 500, "last_mb": 500, "mb_a_chunk": 0}
+    assert found["swapping"]["mb_a_chunk"] == pytest.approx(3, abs=0.02)
+    assert (found["swapping"]["first_mb"], found["swapping"]["last_mb"]) == (726, 816)
+
+
+def test_passes_and_chunks_are_told_apart_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_video, "memory", lambda pid: held)
+    job = tmp_path / "work" / "jobs" / "1"
+    job.mkdir(parents=True)
+    watch = long_video.Watch(tmp_path, 0)
+    for name, held in (("analysis-00000.npz", 100.0), ("plan.npz", 150.0), ("video-00000.mp4", 200.0), ("x", 180.0)):
+        (job / name).write_bytes(b"x" * 5000)
+        watch.look()
+    assert watch.most == {"looking": {1: 100.0}, "swapping": {0: 150.0, 1: 200.0}}
+    assert watch.disk >= 4 * 5000
+    (job / "video-00000.mp4").unlink()  # it lies in the output now
+    assert watch.look() == 0 and watch.most["swapping"] == {0: 150.0, 1: 200.0}
