@@ -5,15 +5,17 @@
 The tiny network of the tests and two short clips. Each job first runs twice undisturbed, at the same place: what differs between
 those two (times, what is measured by the clock) is not compared later. Every round takes the next job, kills it one to three times,
 at a random moment of its running time or just before a random one of the changes it makes to files (counted by Python's audit
-hooks), looks whether what lies under its final name is whole, lets the same command run to its end, and checks the audit log. Of the other kinds of
-rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on later; in
-`clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may say
-that its output is there already. One JSON object comes out; the exit code is 1 where a round went wrong. POSIX only.
+hooks), looks whether what lies under its final name is whole, lets the same command run to its end, and checks the audit log. Of the
+other kinds of rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on
+later; in `clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may
+say that its output is there already. Kinds may be named more than once. One JSON object comes out; the exit code is 1 where a round
+went wrong. POSIX only.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import errno
 import hashlib
 import importlib
@@ -30,6 +32,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -50,6 +53,7 @@ from lib_vitface.tasks import TASKS  # noqa: E402
 
 LIMIT_S = 1200.0
 FULL = OutputError.exit_code
+BUILT = "workspace/facesets/me"  # where in a run's folder a faceset under the record lies
 DONE = "made"  # an empty file beside the material once it is whole
 _KEPT = ("jobs.sqlite3", "audit.sqlite3", "-wal", "-shm")  # of the workspace; everything else of it is compared
 _NAMES = "workspace/keys/"  # here the names are
@@ -128,10 +132,27 @@ def _command(words: list[str], place: Path, said: Path, kind: str, at: int, coun
     if kind == "clock":
         real, draw = time.time, random.Random(at)
         time.time = lambda: real() + draw.uniform(-7, 7) * 24 * 3600
+        audit.datetime = _jumping()  # type: ignore[assignment]
     code = run_here(words)
     if count is not None:
         count.write_text(str(seen))
     return code
+
+
+def _jumping() -> SimpleNamespace:
+    """What the audit log uses of the module `datetime`, by `time.time`. Consent records keep the true day: it is part of their id."""
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Clock:
+            return cls.fromtimestamp(time.time(), tz)
+
+    class Calendar(datetime.date):
+        @classmethod
+        def today(cls) -> Calendar:
+            return cls.fromtimestamp(time.time())
+
+    return SimpleNamespace(datetime=Clock, date=Calendar, timezone=datetime.timezone)
 
 
 @dataclass
@@ -240,7 +261,7 @@ def jobs() -> list[Job]:
     def revoke(made: SmallClone, run: Path) -> tuple[object, ...]:
         return ("consent", "--action", "revoke", "--record", made.folder / "me.json")
 
-    built = ("with consent", "workspace/facesets/me")
+    built = ("with consent", BUILT)
     index = (f"model.json#0.{name}" for name in ("files.best", "digests.best", "notes"))
     by_the_clock = tuple(f"model/{name}" for name in ("held_out", "best", *index))
     return [
@@ -255,8 +276,9 @@ class Material(SmallClone):
     short: Path = Path()
 
 
-def make_material(folder: Path) -> int:
-    """Clips, facesets, model, record of consent, a tree of three people, a faceset under the record."""
+def make_material(folder: Path, run: Path) -> int:
+    """Clips, facesets, model, record of consent, a tree of three people, a faceset under the record, which the log knows to lie in
+    the folder of the runs: a revocation erases what the log names."""
     folder.mkdir(parents=True)
     made = small_clone.small_clone(folder, write_video)
     pictures = small_clone.images("sample_target", 8)
@@ -279,16 +301,16 @@ def make_material(folder: Path) -> int:
         "--consent",
         str(folder / "me.json"),
     )
-    for command in (
-        [*record, "--record", str(folder / "me.json")],
-        [*built, "--output", str(folder / "with consent")],
-    ):
+    place = run / BUILT
+    shutil.rmtree(run, ignore_errors=True)
+    for command in ([*record, "--record", str(folder / "me.json")], [*built, "--output", str(place)]):
         if run_here([*command, *quiet]):
             return 1
+    shutil.move(place, folder / "with consent")
     return 0
 
 
-def material(folder: Path) -> Material:
+def material(folder: Path, run: Path) -> Material:
     """What `make_material` made, by another process: this one must have no threads when it is forked."""
     if not (folder / DONE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
@@ -296,7 +318,7 @@ def material(folder: Path) -> Material:
         if pid == 0:
             code = 1
             try:
-                code = make_material(folder)
+                code = make_material(folder, run)
             finally:
                 os._exit(code)
         if os.waitpid(pid, 0)[1]:
@@ -454,8 +476,9 @@ def broken(folder: Path, job: Job) -> list[str]:
 
 
 def _disturbed(rounds: list[dict[str, Any]], kind: str) -> int:
-    """How often a run was cut short."""
-    return sum(not moment.endswith("code 0") for one in rounds if one["kind"] == kind for moment in one["moments"])
+    """How often a run was cut short, or had such a clock."""
+    moments = [moment for one in rounds if one["kind"] == kind for moment in one["moments"]]
+    return sum(kind == "clock" or not moment.endswith("code 0") for moment in moments)
 
 
 def main() -> int:
@@ -470,7 +493,8 @@ def main() -> int:
     model_config.PRESETS["cpu"] = small_clone.TINY
     for module in {task.module for task in TASKS.values()} | {"torch", "transformers", "onnxruntime", "scipy.spatial"}:
         importlib.import_module(module)
-    place, draw = Place(folder / "run", material(folder / "made")), random.Random(given.seed)
+    run = folder / "run"
+    place, draw = Place(run, material(folder / "made", run)), random.Random(given.seed)
     known = [job for job in jobs() if given.only in job.name]
     rounds: list[dict[str, Any]] = []
     for number in range(given.rounds):
@@ -483,7 +507,7 @@ def main() -> int:
         rounds.append(place.round(job, kind, draw))
         print(number + 1, json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     result = {
-        "rounds": len(rounds),
+        "rounds": {kind: sum(one["kind"] == kind for one in rounds) for kind in given.kinds},
         "disturbed": {kind: _disturbed(rounds, kind) for kind in given.kinds},
         "wrong": [one for one in rounds if one["wrong"]],
         "jobs": {

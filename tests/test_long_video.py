@@ -10,7 +10,7 @@ import pytest
 
 def test_growth_is_that_of_a_line_without_the_first_chunks(tmp_path: Path) -> None:
     watch = long_video.Watch(tmp_path, 0)
-    watch.most["looking"] = {number: 500.0 for number in range(30)} | {0: 9000.0}
+    watch.most["looking"] = dict.fromkeys(range(30), 500.0) | {0: 9000.0}
     watch.most["swapping"] = {number: 700.0 + 3 * number + (-1) ** number for number in range(4, 44)}
     found = watch.grows()
     assert found["looking"] == {"first_mb": 500, "last_mb": 500, "mb_a_chunk": 0}
@@ -19,11 +19,12 @@ def test_growth_is_that_of_a_line_without_the_first_chunks(tmp_path: Path) -> No
 
 
 def test_passes_and_chunks_are_told_apart_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_video, "memory", lambda pid: held)
+    held = iter((100.0, 150.0, 200.0, 180.0, 190.0))
+    monkeypatch.setattr(long_video, "memory", lambda pid: next(held))
     job = tmp_path / "work" / "jobs" / "1"
     job.mkdir(parents=True)
     watch = long_video.Watch(tmp_path, 0)
-    for name, held in (("analysis-00000.npz", 100.0), ("plan.npz", 150.0), ("video-00000.mp4", 200.0), ("x", 180.0)):
+    for name in ("analysis-00000.npz", "plan.npz", "video-00000.mp4", "x"):
         (job / name).write_bytes(b"x" * 5000)
         watch.look()
     assert watch.most == {"looking": {1: 100.0}, "swapping": {0: 150.0, 1: 200.0}}

@@ -40,7 +40,6 @@ CREATE TRIGGER IF NOT EXISTS kept BEFORE DELETE ON entries BEGIN SELECT RAISE(AB
 def note(workspace: Path, event: str, **facts: Any) -> None:
     """Adds an entry (JSON-ready facts). Raises `OutputError` where it cannot be written: what cannot be noted is not done."""
     keys = open_keys(workspace)
-    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     try:
         with contextlib.closing(sqlite3.connect(workspace / FILE, timeout=_BUSY_S, isolation_level=None)) as log:
             log.executescript(_TABLE)
@@ -48,11 +47,14 @@ def note(workspace: Path, event: str, **facts: Any) -> None:
             whole = _ends_as_noted(log, _head(workspace / "keys" / _HEAD))
             row = log.execute("SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1").fetchone()
             number, before = (1, _START) if row is None else (row[0] + 1, row[1])
+            now = datetime.datetime.now(datetime.timezone.utc).replace(
+                microsecond=0
+            )  # once: the clock may be set meanwhile
             body = json.dumps(
                 {"number": number, "time": now.isoformat(), "event": event, **facts}, sort_keys=True, ensure_ascii=False
             )
             digest = _hash(before, body)
-            day = datetime.date.today().isoformat()
+            day = now.astimezone().date().isoformat()
             values = (number, day, body, before, digest, keys.sign(digest.encode()))
             log.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
             log.execute("COMMIT")

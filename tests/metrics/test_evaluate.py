@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.media import EncodeSettings, FrameWriter, probe, read_frames
-from lib_vitface.metrics.evaluate import evaluate
+from lib_vitface.metrics.evaluate import _write, evaluate
 from lib_vitface.metrics.image import psnr
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import build, to_dict
@@ -306,7 +307,7 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OutputError, match=r"r\.json: the disk is full"):
-        evaluate._write(tmp_path / "r.json", full)
+        _write(tmp_path / "r.json", full)
     assert not list(tmp_path.iterdir())
 
 
