@@ -3,7 +3,8 @@
     python benchmarks/kill_rounds.py --rounds 50 --folder DIR [--seed 0] [--only swap] [--kinds kill full clock]
 
 The tiny network of the tests and two short clips. Each job first runs twice undisturbed, at the same place: what differs between
-those two (times, what is measured by the clock) is not compared later. Every round takes the next job, kills it one to three times,
+those two (times, what is measured by the clock) is not compared later. What is known of a job is kept in the folder for another start
+of this script: after a change of the program begin with an empty one. Every round takes the next job, kills it one to three times,
 at a random moment of its running time or just before a random one of the changes it makes to files (counted by Python's audit
 hooks), looks whether what lies under its final name is whole, lets the same command run to its end, and checks the audit log. Of the
 other kinds of rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on
@@ -54,6 +55,7 @@ from lib_vitface.tasks import TASKS  # noqa: E402
 LIMIT_S = 1200.0
 FULL = OutputError.exit_code
 BUILT = "workspace/facesets/me"  # where in a run's folder a faceset under the record lies
+KNOWN = "known.json"  # what is known of each job's undisturbed runs
 DONE = "made"  # an empty file beside the material once it is whole
 _KEPT = ("jobs.sqlite3", "audit.sqlite3", "-wal", "-shm")  # of the workspace; everything else of it is compared
 _NAMES = "workspace/keys/"  # here the names are
@@ -201,7 +203,7 @@ def jobs() -> list[Job]:
 
     def swap_beside(made: SmallClone, run: Path) -> tuple[object, ...]:
         files = ("--model", made.model, "--input", made.clip, "--output", run / "out.mkv")
-        return ("swap", *files, "--chunk-frames", 8, "--device", "cpu", "--end-s", 0.6)
+        return ("swap", *files, "--chunk-frames", 8, "--device", "cpu", "--end-s", 0.4)
 
     def pictures(made: SmallClone, run: Path) -> tuple[object, ...]:
         return (
@@ -224,11 +226,11 @@ def jobs() -> list[Job]:
         return ("export", "--model", made.model, "--output", run / "exported")
 
     def evaluate(made: SmallClone, run: Path) -> tuple[object, ...]:
-        files = ("--source", made.source, "--target", made.clip, "--result", made.clip)
-        return ("evaluate", *files, "--json", run / "f.json", "--report", run / "r.html", "--every", 8, "--pictures", 1)
+        files = ("--source", made.source, "--target", made.short, "--result", made.short)
+        return ("evaluate", *files, "--json", run / "f.json", "--report", run / "r.html", "--every", 4, "--pictures", 1)
 
     def benchmark(made: SmallClone, run: Path) -> tuple[object, ...]:
-        clips = ("--source", made.person, "--target", made.clip, "--output", run / "out")
+        clips = ("--source", made.person, "--target", made.short, "--output", run / "out")
         return (
             "benchmark",
             *clips,
@@ -363,6 +365,18 @@ class Place:
             found.append(snapshot(self.folder))
         job.truth = found[1]
         job.varying = {k for k in found[0].keys() | found[1].keys() if found[0].get(k) != found[1].get(k)}
+
+    def know(self, job: Job) -> None:
+        """As `whole`, where that was not done before."""
+        path = self.folder.parent / KNOWN
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if job.name in known:
+            seconds, changes, job.truth, varying = known[job.name]
+            job.seconds, job.changes, job.varying = seconds, changes, set(varying)
+            return
+        self.whole(job)
+        known[job.name] = (job.seconds, job.changes, job.truth, sorted(job.varying))
+        path.write_text(json.dumps(known))
 
     def round(self, job: Job, kind: str, draw: random.Random) -> dict[str, Any]:
         """One round; `wrong` says what was not as it must be."""
@@ -500,7 +514,7 @@ def main() -> int:
     for number in range(given.rounds):
         job = known[number % len(known)]
         if not job.truth:
-            place.whole(job)
+            place.know(job)
             print(job.name, f"{job.seconds:.1f} s, {job.changes} changes of files,", len(job.truth), "facts, of which",
                   len(job.varying), "vary by themselves", file=sys.stderr, flush=True)  # fmt: skip
         kind = given.kinds[(number + number // len(known)) % len(given.kinds)]
