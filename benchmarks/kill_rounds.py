@@ -5,12 +5,12 @@
 The tiny network of the tests and two short clips. Each job first runs twice undisturbed, at the same place: what differs between
 those two (times, what is measured by the clock) is not compared later. What is known of a job is kept in the folder for another start
 of this script: after a change of the program begin with an empty one. Every round takes the next job, kills it one to three times,
-at a random moment of its running time or just before a random one of the changes it makes to files (counted by Python's audit
+at a random moment of its processor time or just before a random one of the changes it makes to files (counted by Python's audit
 hooks), looks whether what lies under its final name is whole, lets the same command run to its end, and checks the audit log. Of the
 other kinds of rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on
 later; in `clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may
 say that its output is there already. Kinds may be named more than once. One JSON object comes out; the exit code is 1 where a round
-went wrong. POSIX only.
+went wrong. Linux only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from lib_vitface.models import config as model_config  # noqa: E402
 from lib_vitface.provenance import audit  # noqa: E402
 from lib_vitface.tasks import TASKS  # noqa: E402
 
-LIMIT_S = 1200.0
+LIMIT_S = 3600.0
 FULL = OutputError.exit_code
 BUILT = "workspace/facesets/me"  # where in a run's folder a faceset under the record lies
 KNOWN = "known.json"  # what is known of each job's undisturbed runs
@@ -74,15 +74,17 @@ class Running:
             finally:
                 os._exit(code)
         self.code: int | None = None
+        self.worked_s = 0.0
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended within so many seconds; then `code` is its exit code, or less than 0 for a signal."""
+    def wait(self, seconds: float = LIMIT_S, worked_s: float = math.inf) -> bool:
+        """Whether it has ended within so many seconds by the clock and of processor time; then `code` is its exit code, or less than 0
+        for a signal, and `worked_s` its processor time."""
         until = time.monotonic() + seconds
         while self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, used = os.wait4(self.pid, os.WNOHANG)
             if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > until:
+                self.code, self.worked_s = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+            elif time.monotonic() > until or _worked_s(self.pid) > worked_s:
                 return False
             else:
                 time.sleep(0.01)
@@ -90,10 +92,10 @@ class Running:
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        self.wait(LIMIT_S)
+        self.wait()
 
     def end(self) -> int:
-        if not self.wait(LIMIT_S):
+        if not self.wait():
             self.kill()
             return 1
         assert self.code is not None
@@ -105,6 +107,12 @@ class Running:
 
     def words(self) -> str:
         return self.said.read_text(errors="replace").strip()[-500:]
+
+
+def _worked_s(pid: int) -> float:
+    """Processor time of a running child."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _command(words: list[str], place: Path, said: Path, kind: str, at: int, count: Path | None) -> int:
@@ -357,11 +365,10 @@ class Place:
         for _ in range(2):
             self.begin(job)
             count = self.folder.parent / "count"
-            began = time.monotonic()
             done = self.start(job, count=count)
             if done.end():
                 sys.exit(f"{job.name}: an undisturbed run failed: {done.words()}")
-            job.seconds, job.changes = time.monotonic() - began, int(count.read_text())
+            job.seconds, job.changes = done.worked_s, int(count.read_text())
             found.append(snapshot(self.folder))
         job.truth = found[1]
         job.varying = {k for k in found[0].keys() | found[1].keys() if found[0].get(k) != found[1].get(k)}
@@ -407,7 +414,7 @@ class Place:
         if kind == "kill" and draw.random() < 0.5:
             delay = draw.uniform(0.02, 1.0) * job.seconds
             process = self.start(job)
-            if not process.wait(delay):
+            if not process.wait(worked_s=delay):
                 process.kill()
             return process, f"{delay:.2f} s of {job.seconds:.2f} s"
         at = draw.randint(1, job.changes)
