@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import long_video
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import long_video
 
 
 def test_growth_is_that_of_a_line_without_the_first_chunks(tmp_path: Path) -> None:
