@@ -30,6 +30,7 @@ import signal
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ from lib_vitface import media  # noqa: E402
 from lib_vitface.cli import main as run_here  # noqa: E402
 from lib_vitface.errors import InputError, OutputError  # noqa: E402
 from lib_vitface.models import config as model_config  # noqa: E402
-from lib_vitface.provenance import audit  # noqa: E402
+from lib_vitface.provenance import audit, consent  # noqa: E402
 from lib_vitface.tasks import TASKS  # noqa: E402
 
 LIMIT_S = 3600.0
@@ -73,6 +74,8 @@ class Running:
             code = 1
             try:
                 code = _command(words, place, self.said, kind, at, count)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         self.code: int | None = None
@@ -144,25 +147,26 @@ def _command(words: list[str], place: Path, said: Path, kind: str, at: int, coun
     if kind == "clock":
         real, draw = time.time, random.Random(at)
         time.time = lambda: real() + draw.uniform(-7, 7) * 24 * 3600
-        audit.datetime = _jumping()  # type: ignore[assignment]
+        audit.datetime = _calendar(time.time)  # type: ignore[assignment]
+        consent.datetime = _calendar(real)  # type: ignore[assignment]  # a record's day is part of its id, which is compared
     code = run_here(words)
     if count is not None:
         count.write_text(str(seen))
     return code
 
 
-def _jumping() -> SimpleNamespace:
-    """What the audit log uses of the module `datetime`, by `time.time`. Consent records keep the true day: it is part of their id."""
+def _calendar(clock: Callable[[], float]) -> SimpleNamespace:
+    """What the program uses of the module `datetime`, by a clock in Unix seconds."""
 
     class Clock(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Clock:
-            return cls.fromtimestamp(time.time(), tz)
+            return cls.fromtimestamp(clock(), tz)
 
     class Calendar(datetime.date):
         @classmethod
         def today(cls) -> Calendar:
-            return cls.fromtimestamp(time.time())
+            return cls.fromtimestamp(clock())
 
     return SimpleNamespace(datetime=Clock, date=Calendar, timezone=datetime.timezone)
 
