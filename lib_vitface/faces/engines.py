@@ -7,6 +7,7 @@ from this one by that much. OpenVINO took from a fifth (palms) to two thirds (fa
 from __future__ import annotations
 
 import importlib
+import threading
 from functools import lru_cache
 from importlib import util
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from lib_vitface.types import Floats, Image
 
 
 class Network(Protocol):
-    """A picture RGB `[H, W, 3]` of the network's own size to its outputs, in no order that can be relied on. One thread at a time."""
+    """A picture RGB `[H, W, 3]` of the network's own size to its outputs, in no order that can be relied on. For one thread."""
 
     def __call__(self, picture: Image) -> list[Floats]: ...
 
@@ -49,11 +50,13 @@ class OpenVinoNetwork:
     def __init__(self, name: str, scale: float) -> None:
         self._request, self._scale = _compiled(name).create_infer_request(), np.float32(scale)
         self._first = locate(name).suffix == ".onnx"  # channels
+        self._alone = threading.Lock()  # a request that is busy refuses a second thread
 
     def __call__(self, picture: Image) -> list[Floats]:
         values = (picture.transpose(2, 0, 1) if self._first else picture)[None]
         values = np.ascontiguousarray(np.multiply(values, self._scale, dtype=np.float32))
-        return list(self._request.infer({0: values}, share_inputs=True).values())
+        with self._alone:
+            return list(self._request.infer({0: values}, share_inputs=True).values())
 
 
 @lru_cache(maxsize=8)

@@ -58,14 +58,19 @@ class MeshLandmarker:
         wanted = self.passes if face.landmarks is None else max(1, self.passes - 1)
         matrix = roi_matrix(face)
         for count in range(1, _MAX_PASSES + 1):
-            face = self._look(image, face, matrix)
+            face = self._look(image, face, matrix, rough=count < wanted)
             before, matrix = matrix, roi_matrix(face)
             if count >= wanted and _moved(before, matrix) < _SETTLED:
                 break
         return self._eyes.refine(image, face) if self._refine else face
 
-    def _look(self, image: Image, face: Face, matrix: Matrix) -> Face:
-        results = self._net(align.warp(image, matrix, _SIZE, border=cv2.BORDER_CONSTANT))
+    def _look(self, image: Image, face: Face, matrix: Matrix, rough: bool) -> Face:
+        """`rough`: only the next look's square hangs on this one, for which a picture that is not smoothed will do."""
+        if rough:
+            picture = np.asarray(cv2.warpAffine(image, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR), np.uint8)
+        else:
+            picture = align.warp(image, matrix, _SIZE, border=cv2.BORDER_CONSTANT)
+        results = self._net(picture)
         raw = next(r for r in results if r.size == mesh.POINT_COUNT * 3).reshape(-1, 3)
         logit = next(float(r.ravel()[0]) for r in results if r.size == 1)
         landmarks = align.apply(align.invert(matrix), raw).astype(np.float32)
