@@ -65,4 +65,6 @@ def _compiled(name: str) -> Any:
     openvino: Any = importlib.import_module("openvino")
     path, core = locate(name), openvino.Core()
     model = core.read_model(unpacked_onnx(path), b"") if path.suffix == ".onnx" else core.read_model(str(path))
-    return core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+    # Threads that are bound to a core would all be bound to the first one.
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+    return core.compile_model(model, "CPU", settings)
