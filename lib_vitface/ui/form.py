@@ -34,12 +34,7 @@ class Form:
 
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
         """Only what was filled in; empty means the default."""
-        found = {}
-        for item, value in zip(self.items, values, strict=True):
-            if value in (None, "", []) and item.type is not bool:
-                continue
-            found[item.name] = value.splitlines() if item.many and isinstance(value, str) else value
-        return found
+        return filled(self.items, values)
 
     def component(self, name: str) -> Any:
         """The control of one option."""
@@ -62,6 +57,16 @@ class Form:
         """Uploaded files are kept in the workspace and named in the text beside them."""
         for file, text, many in self.uploads:
             dialect.on(file.upload, _keeper(self.site, many), [file, text], [text, file])
+
+
+def filled(items: Sequence[Declared], values: Sequence[Any]) -> dict[str, Any]:
+    """Values in the order of `items`, by name, without those that were left empty. There may be fewer values than items."""
+    found = {}
+    for item, value in zip(items, values, strict=False):
+        if value in (None, "", []):
+            continue
+        found[item.name] = value.splitlines() if item.many and isinstance(value, str) else value
+    return found
 
 
 def _keeper(site: Site, many: bool) -> Callable[[Any, str], tuple[Any, Any]]:

@@ -23,9 +23,19 @@ STATES = {
 }
 
 
-def message(text: str, kind: str = "hint") -> str:
-    """A sentence: `hint`, `good` or `bad`."""
-    return f'<div class="vitface-message vitface-{kind}">{escape(text)}</div>' if text else ""
+def message(text: str, kind: str = "hint", about: str = "") -> str:
+    """A sentence: `hint`, `good` or `bad`. `about` names in front what it is said of; the page translates the sentence alone."""
+    name = f"<b>{escape(about)}:</b> <span>" if about else ""
+    return (
+        f'<div class="vitface-message vitface-{kind}">{name}{escape(text)}{"</span>" if name else ""}</div>'
+        if text
+        else ""
+    )
+
+
+def fold(title: str, html: str) -> str:
+    """Something that is opened by a click on its title."""
+    return f'<details class="vitface-fold"><summary>{escape(title)}</summary>{html}</details>'
 
 
 def prompts(texts: Sequence[str]) -> str:
@@ -86,7 +96,7 @@ def _cell(value: Any) -> str:
 
 def text_of(value: Any) -> str:
     """A JSON value as a person reads it."""
-    if value is None:
+    if value is None or value == "":
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

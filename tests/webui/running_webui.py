@@ -112,7 +112,7 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None, enabled:
                 process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 180) -> None:
+def wait_for(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 420) -> None:
     """Until the routes answer, with whatever status."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
