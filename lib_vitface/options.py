@@ -186,7 +186,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
             ready[name] = _convert(item, values[name])
             _check(item, ready[name])
         elif item.required:
-            raise InputError(f"{item.flag}: a value is needed ({item.spec.help})")
+            raise InputError(f"{item.flag}: a value is needed ({item.spec.help.rstrip('.')}).")
     return cls(**ready)
 
 

@@ -17,6 +17,7 @@ from lib_vitface.ui.site import Site, role_of
 
 _UNITS = {"s": "s", "px": "px", "deg": "°"}
 _SLIDER_STEPS = 2000
+_LONG = 60  # characters of a text that takes two lines
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
 _ROLE_NAMES = {"model": "model", "faceset": "faceset"}
 
@@ -111,15 +112,22 @@ def build_items(form: Form, items: Sequence[Declared], *, files: bool = True) ->
 
 
 def _rows(items: Sequence[Declared]) -> list[list[Declared]]:
-    """Paths take a whole row, other controls go in pairs."""
+    """Paths, lists and long texts take a whole row, other controls go in pairs."""
     rows: list[list[Declared]] = []
     for item in items:
-        wide = item.spec.kind != "value" or item.many
-        if rows and not wide and len(rows[-1]) == 1 and rows[-1][0].spec.kind == "value" and not rows[-1][0].many:
+        if rows and not _is_wide(item) and len(rows[-1]) == 1 and not _is_wide(rows[-1][0]):
             rows[-1].append(item)
         else:
             rows.append([item])
     return rows
+
+
+def _is_wide(item: Declared) -> bool:
+    return item.spec.kind != "value" or item.many or _is_long(item)
+
+
+def _is_long(item: Declared) -> bool:
+    return item.type is str and not item.required and len(item.default or "") > _LONG
 
 
 def label_of(item: Declared) -> str:
@@ -173,7 +181,7 @@ def control(form: Form, item: Declared, *, files: bool = True) -> Any:
     if item.type in {int, float}:
         digits = {"precision": 0} if item.type is int else {}
         return gr.Number(value=default, **digits, **shared)
-    return gr.Textbox(value=default or "", lines=2 if len(str(default or "")) > 60 else 1, **shared)
+    return gr.Textbox(value=default or "", lines=2 if _is_long(item) else 1, **shared)
 
 
 def _step(item: Declared) -> float:

@@ -55,6 +55,11 @@ def state_of(job: Job) -> str:
     return "interrupted" if job.interrupted else job.state
 
 
+def last_word(job: Job) -> str:
+    """What a job says of itself: why it failed, else what it is at; nothing once it is done."""
+    return {"done": "", "failed": job.error or job.note}.get(state_of(job), job.note)
+
+
 def progress(job: Job | None) -> str:
     """How far a job is. While it lives, the page asks again (class `vitface-live`)."""
     if job is None:
@@ -62,7 +67,7 @@ def progress(job: Job | None) -> str:
     state = state_of(job)
     share = 1.0 if state == "done" else min(job.done / job.total, 1.0) if job.total else 0.0
     live = " vitface-live" if state in {"queued", "running"} else ""
-    note = "stopping …" if job.stop_requested and state == "running" else job.note
+    note = "stopping …" if job.stop_requested and state == "running" else "" if state == "done" else job.note
     left = f" · about {seconds(_left(job, share))} left" if live and share > 0.03 else ""
     head = f'<span class="vitface-state vitface-state-{state}">{STATES[state]}</span> {share:.0%} {escape(note)}{left}'
     bar = f'<div class="vitface-bar"><div style="width:{100 * share:.1f}%"></div></div>'

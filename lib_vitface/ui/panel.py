@@ -145,7 +145,7 @@ def queue_table(runner: Runner) -> str:
             task_of(job),
             markup.state_of(job),
             f"{job.done / job.total:.0%}" if job.total else "–",
-            job.note or job.error or "",
+            markup.last_word(job),
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
             job.id,
         )
