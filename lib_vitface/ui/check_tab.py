@@ -77,9 +77,7 @@ def verdicts(files: Sequence[dict[str, Any]]) -> str:
     """One file in full; several in a table, and the first of them in full behind folds."""
     if len(files) == 1:
         return verdict(files[0])
-    above = Path(os.path.commonpath([Path(one["file"]).parent for one in files]))
-    names = [str(Path(one["file"]).relative_to(above)) for one in files]
-    rows = []
+    names, rows = _short_names([Path(one["file"]) for one in files]), []
     for name, one in zip(names, files, strict=True):
         found = (one["synthetic"], one["mark"]["present"] or one["other_generator"])
         state = (one["manifest"] or {}).get("state")
@@ -89,6 +87,15 @@ def verdicts(files: Sequence[dict[str, Any]]) -> str:
     folds = (markup.fold(name, verdict(one)) for name, one in zip(names[:_NAMED], files, strict=False))
     head = markup.message(f"{count} of {len(files)} files are marked as synthetic.", tone)
     return head + markup.table(rows, HEAD) + "".join(folds)
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Paths from the folder that holds them all."""
+    try:
+        above = os.path.commonpath([path.parent for path in paths])
+    except ValueError:  # on several drives
+        return [str(path) for path in paths]
+    return [str(path.relative_to(above)) for path in paths]
 
 
 def _tick(found: Any) -> str:
