@@ -39,11 +39,20 @@ class TrainOptions:
         group="Model",
         choices=("cpu", "small", "standard", "large"),
     )
+    start: str = option(
+        "base",
+        help="How a new model begins: with what a base over many people knows (the one that is named, else the one that comes "
+        "with the program for the preset, where there is one), or from nothing; vit only.",
+        group="Model",
+        choices=("base", "nothing"),
+    )
     base: Path | None = option(
         None,
-        help="Start from this base, made by `pretrain` of the same preset, instead of from nothing; only for a new model; vit only.",
+        help="Begin with this base, made by `pretrain` of the same preset, instead of the one that comes with the program; only for a "
+        "new model; vit only.",
         group="Model",
         kind="file",
+        advanced=True,
     )
     resolution: int | None = option(
         None,
@@ -162,6 +171,10 @@ class TrainOptions:
     covers: float = option(
         0.5, help="Share of pictures with a painted cover (fingers, cards), from which the mask learns; vit only.",
         group="Augmentation", low=0, high=1,
+    )  # fmt: skip
+    disguise: float = option(
+        0.5, help="Share of driving faces that wear the other person's looks, so that looks are learned from the source's pictures "
+        "alone; vit only.", group="Augmentation", low=0, high=1,
     )  # fmt: skip
     cover_shapes: str = option(
         "plain",

@@ -28,7 +28,7 @@ from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config,
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
-from lib_vitface.training.base import load_base
+from lib_vitface.training.base import load_base, shipped_base
 from lib_vitface.training.data import Person, load_person, told_persons
 from lib_vitface.training.masking import guide
 from lib_vitface.training.objective import Objective
@@ -121,9 +121,7 @@ def _train(
     kind = config.kind
     if isinstance(model, ViTSwapper):
         model.encoder.checkpointing = options.checkpointing
-    base = None
-    if options.base is not None and not (options.model / INDEX).exists():
-        base = load_base(options.base, model)
+    base = None if (options.model / INDEX).exists() else _start(options, model)
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
     objective = Objective(options, kind, device)
     run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype), objective)
@@ -189,6 +187,19 @@ def _train(
     }
 
 
+def _start(options: TrainOptions, model: nn.Module) -> dict[str, Any] | None:
+    """A new model's beginning, as `start` and `base` say: the facts of the base it was given, or None. Raises as `load_base`, and
+    `InputError` where the two contradict each other."""
+    if options.start == "nothing":
+        if options.base is not None:
+            raise InputError("--base: --start nothing takes no base; leave one of them out.")
+        return None
+    if options.base is not None:
+        return load_base(options.base, model)
+    shipped = shipped_base(options.preset) if isinstance(model, ViTSwapper) else None
+    return None if shipped is None else load_base(shipped, model, asked=False)
+
+
 def reference_names(options: TrainOptions) -> list[str]:
     """The names of the source's facesets, where there are several: those of their folders. Raises `InputError` for two of one name."""
     names = [path.resolve().name for path in (options.source, *options.more_sources)] if options.more_sources else []
@@ -212,6 +223,7 @@ def make_sampler(options: TrainOptions, persons: list[Person], kind: str, team: 
         0.5 if options.flip else 0.0,
         options.cover_shapes,
         options.recipe,
+        options.disguise if vit else 0.0,
     )
     rays = persons[0].images.shape[1] // 4 if options.renderer else 0
     extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views, rays) if vit else Extras()
