@@ -19,6 +19,16 @@ _UNITS = {"s": "s", "px": "px", "deg": "°"}
 _SLIDER_STEPS = 2000
 _LONG = 60  # characters of a text that takes two lines
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
+_PANEL = {
+    "start",
+    "stop",
+    "job",
+    "progress",
+    "outcome",
+    "log",
+    "poll",
+    "panel",
+}  # ids that the panel beside the form has
 _ROLE_NAMES = {"model": "model", "faceset": "faceset"}
 
 
@@ -158,7 +168,7 @@ def control(form: Form, item: Declared, *, files: bool = True) -> Any:
     shared: dict[str, Any] = {
         "label": label_of(item),
         "info": info_of(item),
-        "elem_id": f"{form.prefix}-{item.name.replace('_', '-')}",
+        "elem_id": f"{form.prefix}-{item.name.replace('_', '-')}{'-option' if item.name in _PANEL else ''}",
     }
     default = None if item.required else item.default
     if item.spec.kind != "value":
