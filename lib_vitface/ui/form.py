@@ -19,16 +19,8 @@ _UNITS = {"s": "s", "px": "px", "deg": "°"}
 _SLIDER_STEPS = 2000
 _LONG = 60  # characters of a text that takes two lines
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
-_PANEL = {
-    "start",
-    "stop",
-    "job",
-    "progress",
-    "outcome",
-    "log",
-    "poll",
-    "panel",
-}  # ids that the panel beside the form has
+# ids of the panel beside the form, which no option may have
+_PANEL = {"start", "stop", "job", "progress", "outcome", "log", "poll", "panel"}
 _ROLE_NAMES = {"model": "model", "faceset": "faceset"}
 
 
