@@ -84,7 +84,12 @@ FREE = {"denoise_likeness": 0, "denoise_drift": 100, "denoise_light": 1, "occlus
 def test_a_picture_is_swapped_with_what_a_video_would_be(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Further models and clips by their names, and the host's device where the form leaves it open."""
     asked: list[SwapOptions] = []
-    monkeypatch.setattr(studio, "_load", lambda options: asked.append(options) or studios._Loaded("", None, Marker()))  # type: ignore[arg-type,func-returns-value]
+
+    def load(options: SwapOptions) -> studios._Loaded:
+        asked.append(options)
+        return studios._Loaded("", None, Marker())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(studio, "_load", load)
     studio.site = replace(studio.site, device="cuda:1")
     values = {"model": "m", "also": ["n"], "references": "a.mp4\nb.png", "weights": "best", "network_size": "128"}
     for device in ({}, {"device": "auto"}, {"device": "cpu"}):
