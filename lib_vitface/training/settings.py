@@ -39,20 +39,11 @@ class TrainOptions:
         group="Model",
         choices=("cpu", "small", "standard", "large"),
     )
-    start: str = option(
-        "base",
-        help="How a new model begins: with what a base over many people knows (the one that is named, else the one that comes "
-        "with the program for the preset, where there is one), or from nothing; vit only.",
-        group="Model",
-        choices=("base", "nothing"),
-    )
     base: Path | None = option(
         None,
-        help="Begin with this base, made by `pretrain` of the same preset, instead of the one that comes with the program; only for a "
-        "new model; vit only.",
+        help="Start from this base, made by `pretrain` of the same preset, instead of from nothing; only for a new model; vit only.",
         group="Model",
         kind="file",
-        advanced=True,
     )
     resolution: int | None = option(
         None,
