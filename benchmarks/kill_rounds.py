@@ -1,19 +1,22 @@
 """Every long job killed with `kill -9` at random moments and started again: the same files as undisturbed, and nothing left over.
 
-    python benchmarks/kill_rounds.py --rounds 50 --folder DIR [--seed 0] [--only swap] [--kinds kill full clock]
+    python benchmarks/kill_rounds.py --rounds 50 --folder DIR [--seed 0] [--only swap train] [--kinds kill full clock]
 
 The tiny network of the tests and two short clips. Each job first runs twice undisturbed, at the same place: what differs between
-those two (times, what is measured by the clock) is not compared later. Every round takes the next job, kills it one to three times,
-at a random moment of its running time or just before a random one of the changes it makes to files (counted by Python's audit
-hooks), looks whether what lies under its final name is whole, and lets the same command run to its end. Of the other kinds of
-rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on later; in
-`clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may say
-that its output is there already. One JSON object comes out; the exit code is 1 where a round went wrong. POSIX only.
+those two (times, what is measured by the clock) is not compared later. What is known of a job is kept in the folder for another start
+of this script: after a change of the program begin with an empty one. Every round takes the next job, kills it one to three times,
+at a random moment of its processor time or just before a random one of the changes it makes to files (counted by Python's audit
+hooks), looks whether what lies under its final name is whole, lets the same command run to its end, and checks the audit log. Of the
+other kinds of rounds `full` has the disk full from such a change on until the command ends, which must say so and be able to go on
+later; in `clock` the time jumps by up to a week, both ways, whenever it is asked for. A command that was killed when all was done may
+say that its output is there already. Kinds may be named more than once. One JSON object comes out; the exit code is 1 where a round
+went wrong. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import errno
 import hashlib
 import importlib
@@ -21,15 +24,18 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -45,18 +51,17 @@ from lib_vitface import media  # noqa: E402
 from lib_vitface.cli import main as run_here  # noqa: E402
 from lib_vitface.errors import InputError, OutputError  # noqa: E402
 from lib_vitface.models import config as model_config  # noqa: E402
+from lib_vitface.provenance import audit, consent  # noqa: E402
 from lib_vitface.tasks import TASKS  # noqa: E402
 
-LIMIT_S = 1200.0
+LIMIT_S = 3600.0
 FULL = OutputError.exit_code
+BUILT = "workspace/facesets/me"  # where in a run's folder a faceset under the record lies
+KNOWN = "known.json"  # what is known of each job's undisturbed runs
 DONE = "made"  # an empty file beside the material once it is whole
-_KEPT = (
-    "jobs.sqlite3",
-    "audit.sqlite3",
-    "-wal",
-    "-shm",
-    "keys/",
-)  # of the workspace; everything else of it is compared
+_KEPT = ("jobs.sqlite3", "audit.sqlite3", "-wal", "-shm")  # of the workspace; everything else of it is compared
+_NAMES = "workspace/keys/"  # here the names are
+_TIMES = re.compile(r"\.(seconds|wait|s)(\.|$)")  # in JSON; short ones may be the same twice by chance
 
 
 class Running:
@@ -69,29 +74,33 @@ class Running:
             code = 1
             try:
                 code = _command(words, place, self.said, kind, at, count)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         self.code: int | None = None
+        self.worked_s = 0.0
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended within so many seconds; then `code` is its exit code, or less than 0 for a signal."""
+    def wait(self, seconds: float = LIMIT_S, worked_s: float = math.inf) -> bool:
+        """Whether it has ended within so many seconds by the clock and of processor time; then `code` is its exit code, or less than 0
+        for a signal, and `worked_s` its processor time."""
         until = time.monotonic() + seconds
         while self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, used = os.wait4(self.pid, os.WNOHANG)
             if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > until:
+                self.code, self.worked_s = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+            elif time.monotonic() > until or _worked_s(self.pid) > worked_s:
                 return False
             else:
-                time.sleep(0.01)
+                time.sleep(0.03)
         return True
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        self.wait(LIMIT_S)
+        self.wait()
 
     def end(self) -> int:
-        if not self.wait(LIMIT_S):
+        if not self.wait():
             self.kill()
             return 1
         assert self.code is not None
@@ -103,6 +112,12 @@ class Running:
 
     def words(self) -> str:
         return self.said.read_text(errors="replace").strip()[-500:]
+
+
+def _worked_s(pid: int) -> float:
+    """Processor time of a running child."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _command(words: list[str], place: Path, said: Path, kind: str, at: int, count: Path | None) -> int:
@@ -132,10 +147,28 @@ def _command(words: list[str], place: Path, said: Path, kind: str, at: int, coun
     if kind == "clock":
         real, draw = time.time, random.Random(at)
         time.time = lambda: real() + draw.uniform(-7, 7) * 24 * 3600
+        audit.datetime = _calendar(time.time)  # type: ignore[assignment]
+        consent.datetime = _calendar(real)  # type: ignore[assignment]  # a record's day is part of its id, which is compared
     code = run_here(words)
     if count is not None:
         count.write_text(str(seen))
     return code
+
+
+def _calendar(clock: Callable[[], float]) -> SimpleNamespace:
+    """What the program uses of the module `datetime`, by a clock in Unix seconds."""
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Clock:
+            return cls.fromtimestamp(clock(), tz)
+
+    class Calendar(datetime.date):
+        @classmethod
+        def today(cls) -> Calendar:
+            return cls.fromtimestamp(clock())
+
+    return SimpleNamespace(datetime=Clock, date=Calendar, timezone=datetime.timezone)
 
 
 @dataclass
@@ -184,7 +217,7 @@ def jobs() -> list[Job]:
 
     def swap_beside(made: SmallClone, run: Path) -> tuple[object, ...]:
         files = ("--model", made.model, "--input", made.clip, "--output", run / "out.mkv")
-        return ("swap", *files, "--chunk-frames", 8, "--device", "cpu", "--end-s", 0.6)
+        return ("swap", *files, "--chunk-frames", 8, "--device", "cpu", "--end-s", 0.4)
 
     def pictures(made: SmallClone, run: Path) -> tuple[object, ...]:
         return (
@@ -207,11 +240,11 @@ def jobs() -> list[Job]:
         return ("export", "--model", made.model, "--output", run / "exported")
 
     def evaluate(made: SmallClone, run: Path) -> tuple[object, ...]:
-        files = ("--source", made.source, "--target", made.clip, "--result", made.clip)
-        return ("evaluate", *files, "--json", run / "f.json", "--report", run / "r.html", "--every", 8, "--pictures", 1)
+        files = ("--source", made.source, "--target", made.short, "--result", made.short)
+        return ("evaluate", *files, "--json", run / "f.json", "--report", run / "r.html", "--every", 4, "--pictures", 1)
 
     def benchmark(made: SmallClone, run: Path) -> tuple[object, ...]:
-        clips = ("--source", made.person, "--target", made.clip, "--output", run / "out")
+        clips = ("--source", made.person, "--target", made.short, "--output", run / "out")
         return (
             "benchmark",
             *clips,
@@ -244,7 +277,7 @@ def jobs() -> list[Job]:
     def revoke(made: SmallClone, run: Path) -> tuple[object, ...]:
         return ("consent", "--action", "revoke", "--record", made.folder / "me.json")
 
-    built = ("with consent", "workspace/facesets/me")
+    built = ("with consent", BUILT)
     index = (f"model.json#0.{name}" for name in ("files.best", "digests.best", "notes"))
     by_the_clock = tuple(f"model/{name}" for name in ("held_out", "best", *index))
     return [
@@ -259,8 +292,9 @@ class Material(SmallClone):
     short: Path = Path()
 
 
-def make_material(folder: Path) -> int:
-    """Clips, facesets, model, record of consent, a tree of three people, a faceset under the record."""
+def make_material(folder: Path, run: Path) -> int:
+    """Clips, facesets, model, record of consent, a tree of three people, a faceset under the record, which the log knows to lie in
+    the folder of the runs: a revocation erases what the log names."""
     folder.mkdir(parents=True)
     made = small_clone.small_clone(folder, write_video)
     pictures = small_clone.images("sample_target", 8)
@@ -283,16 +317,16 @@ def make_material(folder: Path) -> int:
         "--consent",
         str(folder / "me.json"),
     )
-    for command in (
-        [*record, "--record", str(folder / "me.json")],
-        [*built, "--output", str(folder / "with consent")],
-    ):
+    place = run / BUILT
+    shutil.rmtree(run, ignore_errors=True)
+    for command in ([*record, "--record", str(folder / "me.json")], [*built, "--output", str(place)]):
         if run_here([*command, *quiet]):
             return 1
+    shutil.move(place, folder / "with consent")
     return 0
 
 
-def material(folder: Path) -> Material:
+def material(folder: Path, run: Path) -> Material:
     """What `make_material` made, by another process: this one must have no threads when it is forked."""
     if not (folder / DONE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
@@ -300,7 +334,7 @@ def material(folder: Path) -> Material:
         if pid == 0:
             code = 1
             try:
-                code = make_material(folder)
+                code = make_material(folder, run)
             finally:
                 os._exit(code)
         if os.waitpid(pid, 0)[1]:
@@ -323,6 +357,7 @@ class Place:
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in ("keys", "consent"):
             shutil.copytree(self.made.workspace / name, self.folder / "workspace" / name)
+        shutil.copy(self.made.workspace / audit.FILE, self.folder / "workspace")
         for source, target in job.before:
             shutil.copytree(self.made.folder / source, self.folder / target)
 
@@ -336,14 +371,25 @@ class Place:
         for _ in range(2):
             self.begin(job)
             count = self.folder.parent / "count"
-            began = time.monotonic()
             done = self.start(job, count=count)
             if done.end():
                 sys.exit(f"{job.name}: an undisturbed run failed: {done.words()}")
-            job.seconds, job.changes = time.monotonic() - began, int(count.read_text())
+            job.seconds, job.changes = done.worked_s, int(count.read_text())
             found.append(snapshot(self.folder))
         job.truth = found[1]
         job.varying = {k for k in found[0].keys() | found[1].keys() if found[0].get(k) != found[1].get(k)}
+
+    def know(self, job: Job) -> None:
+        """As `whole`, where that was not done before."""
+        path = self.folder.parent / KNOWN
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if job.name in known:
+            seconds, changes, job.truth, varying = known[job.name]
+            job.seconds, job.changes, job.varying = seconds, changes, set(varying)
+            return
+        self.whole(job)
+        known[job.name] = (job.seconds, job.changes, job.truth, sorted(job.varying))
+        path.write_text(json.dumps(known))
 
     def round(self, job: Job, kind: str, draw: random.Random) -> dict[str, Any]:
         """One round; `wrong` says what was not as it must be."""
@@ -365,6 +411,8 @@ class Place:
                 said["wrong"].append(f"started again it ended with {last.code}: {last.words()}")
         if not said["wrong"]:
             said["wrong"] = differences(job, snapshot(self.folder))
+            problem = audit.verify(self.folder / "workspace")["problem"]
+            said["wrong"] += [problem] if problem else []
         return said
 
     def disturbed(self, job: Job, kind: str, draw: random.Random) -> tuple[Running, str]:
@@ -372,7 +420,7 @@ class Place:
         if kind == "kill" and draw.random() < 0.5:
             delay = draw.uniform(0.02, 1.0) * job.seconds
             process = self.start(job)
-            if not process.wait(delay):
+            if not process.wait(worked_s=delay):
                 process.kill()
             return process, f"{delay:.2f} s of {job.seconds:.2f} s"
         at = draw.randint(1, job.changes)
@@ -388,6 +436,8 @@ def snapshot(folder: Path) -> dict[str, str]:
         name = path.relative_to(folder).as_posix()
         if not any(part in name for part in _KEPT):
             found[name] = "file"
+            if name.startswith(_NAMES):
+                continue
             for part, value in _parts(path):
                 found[f"{name}#{part}"] = value
     return found
@@ -424,6 +474,7 @@ def _digest(data: bytes) -> str:
 def differences(job: Job, found: dict[str, str]) -> list[str]:
     """What is not as in the undisturbed run, a few of them."""
     keys = {k for k in (job.truth.keys() | found.keys()) - job.varying if not k.startswith(job.clocked)}
+    keys = {k for k in keys if not _TIMES.search(k)}
     wrong = sorted(k for k in keys if job.truth.get(k) != found.get(k))
     what = {True: "is left over", False: "differs"}
     return [f"{k}: {what[k not in job.truth]}" if k in found else f"{k}: is missing" for k in wrong[:8]]
@@ -453,8 +504,9 @@ def broken(folder: Path, job: Job) -> list[str]:
 
 
 def _disturbed(rounds: list[dict[str, Any]], kind: str) -> int:
-    """How often a run was cut short."""
-    return sum(not moment.endswith("code 0") for one in rounds if one["kind"] == kind for moment in one["moments"])
+    """How often a run was cut short, or had such a clock."""
+    moments = [moment for one in rounds if one["kind"] == kind for moment in one["moments"]]
+    return sum(kind == "clock" or not moment.endswith("code 0") for moment in moments)
 
 
 def main() -> int:
@@ -462,27 +514,28 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="Jobs with this in their name.")
+    parser.add_argument("--only", nargs="+", default=[""], help="Jobs with one of these in their name.")
     parser.add_argument("--kinds", nargs="+", default=["kill"], choices=("kill", "full", "clock"), help="In turns.")
     given = parser.parse_args()
     folder = given.folder.resolve()
     model_config.PRESETS["cpu"] = small_clone.TINY
     for module in {task.module for task in TASKS.values()} | {"torch", "transformers", "onnxruntime", "scipy.spatial"}:
         importlib.import_module(module)
-    place, draw = Place(folder / "run", material(folder / "made")), random.Random(given.seed)
-    known = [job for job in jobs() if given.only in job.name]
+    run = folder / "run"
+    place, draw = Place(run, material(folder / "made", run)), random.Random(given.seed)
+    known = [job for job in jobs() if any(name in job.name for name in given.only)]
     rounds: list[dict[str, Any]] = []
     for number in range(given.rounds):
         job = known[number % len(known)]
         if not job.truth:
-            place.whole(job)
+            place.know(job)
             print(job.name, f"{job.seconds:.1f} s, {job.changes} changes of files,", len(job.truth), "facts, of which",
                   len(job.varying), "vary by themselves", file=sys.stderr, flush=True)  # fmt: skip
         kind = given.kinds[(number + number // len(known)) % len(given.kinds)]
         rounds.append(place.round(job, kind, draw))
         print(number + 1, json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     result = {
-        "rounds": len(rounds),
+        "rounds": {kind: sum(one["kind"] == kind for one in rounds) for kind in given.kinds},
         "disturbed": {kind: _disturbed(rounds, kind) for kind in given.kinds},
         "wrong": [one for one in rounds if one["wrong"]],
         "jobs": {

@@ -5,14 +5,19 @@
 Each video is made up: a sample frame with a face, enlarged to 3840 x 2160, in the first second, and frames without one after it,
 which drift so that they cost the encoder something. It is swapped in a process of its own, with a stand-in that tints the face in the
 place of a model (tests/swap/tint.py), so that what is measured is reading, analysis, encoding and joining. While it runs, what lies
-on the disk (chunks, analysis, output; not the input) is added up every 20 ms. One JSON object comes out: for each length the peak
-memory of the process, and the most that was on the disk over the size of the output.
+on the disk (chunks, analysis, output; not the input) is added up every 20 ms, and the process's memory is read. One JSON object comes
+out: for each length the peak memory of the process; for each of both passes its median memory over the first and the last quarter of
+the chunks, and how much it grows from chunk to chunk (slope of a line through each chunk's most, by least squares, without the first
+`_WARM` chunks); and the most that was on the disk over the size of the output. The shortest one is swapped once more, killed when half
+of its chunks are there, and gone on with: `resumed` says how many chunks were taken over, and whether the file is the same.
+Memory over chunks is read from `/proc`, so it is there on Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -30,6 +35,7 @@ from small_clone import images  # noqa: E402
 
 SIZE = (3840, 2160)
 PROGRAM = ROOT / "tests" / "swap" / "tint.py"
+_WARM = 4  # chunks of a pass in which queues and the allocator's arenas still fill
 
 
 def make(path: Path, seconds: float, fps: Fraction) -> None:
@@ -61,27 +67,97 @@ def used(folder: Path) -> int:
     return total
 
 
+def memory(pid: int) -> float:
+    """What a process holds now, in MB; 0 where that cannot be read."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+class Watch:
+    """What is seen of a running swap: the most on the disk, and the most memory by pass and by chunks that were there."""
+
+    def __init__(self, folder: Path, pid: int) -> None:
+        self.folder, self.pid, self.disk = folder, pid, 0
+        self.most: dict[str, dict[int, float]] = {"looking": {}, "swapping": {}}
+
+    def look(self) -> int:
+        """How many chunks of the second pass there are."""
+        self.disk = max(self.disk, used(self.folder))
+        names = [path.name for path in self.folder.glob("work/jobs/*/*")]
+        looked, swapped = (sum(name.startswith(begin) for name in names) for begin in ("analysis-", "video-"))
+        if swapped >= max(self.most["swapping"], default=0):  # fewer: they are being joined
+            done = self.most["swapping" if "plan.npz" in names else "looking"]
+            number = swapped if "plan.npz" in names else looked
+            done[number] = max(done.get(number, 0.0), memory(self.pid))
+        return swapped
+
+    def grows(self) -> dict[str, Any]:
+        """Of each pass: memory at its beginning and end in MB, and its slope in MB a chunk."""
+        found = {}
+        for name, most in self.most.items():
+            pairs = [(number, value) for number, value in sorted(most.items()) if number >= _WARM and value]
+            if len(pairs) > _WARM:
+                values = [value for _, value in pairs]
+                quarter = max(len(values) // 4, 1)
+                found[name] = {
+                    "first_mb": round(float(np.median(values[:quarter]))),
+                    "last_mb": round(float(np.median(values[-quarter:]))),
+                    "mb_a_chunk": round(float(np.polyfit(*zip(*pairs, strict=True), 1)[0]), 2),
+                }
+        return found
+
+
+def start(clip: Path, folder: Path, chunk_frames: int) -> subprocess.Popen[str]:
+    """A swap into `folder/out.mp4`."""
+    values = {"input": clip, "output": folder / "out.mp4", "codec": "h264", "encode_speed": "fast", "chunk_frames": chunk_frames,
+              "color": "none", "occlusion": False, "sharpen": 0}  # fmt: skip
+    pairs = [f"{key}={value}" for key, value in values.items()]
+    return subprocess.Popen([sys.executable, PROGRAM, folder, "0", *pairs], stdout=subprocess.PIPE, text=True)
+
+
 def measured(clip: Path, folder: Path, chunk_frames: int) -> dict[str, Any]:
     """One swap."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "out.mp4"
     output.unlink(missing_ok=True)
-    values = {"input": clip, "output": output, "codec": "h264", "encode_speed": "fast", "chunk_frames": chunk_frames,
-              "color": "none", "occlusion": False, "sharpen": 0}  # fmt: skip
-    pairs = [f"{key}={value}" for key, value in values.items()]
-    run = subprocess.Popen([sys.executable, PROGRAM, folder, "0", *pairs], stdout=subprocess.PIPE, text=True)
-    most = 0
+    began = time.monotonic()
+    run = start(clip, folder, chunk_frames)
+    watch = Watch(folder, run.pid)
     while run.poll() is None:
-        most = max(most, used(folder))
+        watch.look()
         time.sleep(0.02)
+    result, size = _said(run), output.stat().st_size
+    return {
+        "frames": result["frames"], "chunks": -(-result["frames"] // chunk_frames), "seconds": round(time.monotonic() - began),
+        "peak_memory_mb": round(result["peak_kb"] / 1024), "memory_over_chunks": watch.grows(),
+        "output_mb": round(size / 2**20, 1), "most_on_disk_mb": round(watch.disk / 2**20, 1),
+        "disk_over_output": round(watch.disk / size, 3),
+    }  # fmt: skip
+
+
+def resumed(clip: Path, folder: Path, chunk_frames: int, chunks: int) -> dict[str, Any]:
+    """The swap of `measured` once more beside its output, killed half-way through the second pass, and gone on with."""
+    again = folder / "again"
+    again.mkdir(parents=True, exist_ok=True)
+    (again / "out.mp4").unlink(missing_ok=True)
+    run = start(clip, again, chunk_frames)
+    watch = Watch(again, run.pid)
+    while run.poll() is None and watch.look() < chunks // 2:
+        time.sleep(0.02)
+    run.kill()
+    run.communicate()
+    result = _said(start(clip, again, chunk_frames))
+    same = (again / "out.mp4").read_bytes() == (folder / "out.mp4").read_bytes()
+    return {"killed_with": run.returncode, "chunks_taken_over": result["resumed_chunks"], "same_file": same}
+
+
+def _said(run: subprocess.Popen[str]) -> dict[str, Any]:
     said = run.communicate()[0]
     if run.returncode:
-        sys.exit(f"{clip}: the swap failed with {run.returncode}: {said}")
-    result, size = json.loads(said), output.stat().st_size
-    return {
-        "frames": result["frames"], "chunks": -(-result["frames"] // chunk_frames), "peak_memory_mb": round(result["peak_kb"] / 1024),
-        "output_mb": round(size / 2**20, 1), "most_on_disk_mb": round(most / 2**20, 1), "disk_over_output": round(most / size, 3),
-    }  # fmt: skip
+        sys.exit(f"The swap failed with {run.returncode}: {said}")
+    return dict(json.loads(said))
 
 
 def main() -> int:
@@ -93,11 +169,18 @@ def main() -> int:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     found = {}
+
+    def clip_of(seconds: float) -> Path:
+        return Path(given.folder / f"{seconds:g}s-{given.fps.numerator}-{given.fps.denominator}.mp4")
+
     for seconds in given.seconds:
-        clip = given.folder / f"{seconds:g}s-{given.fps.numerator}-{given.fps.denominator}.mp4"
+        clip = clip_of(seconds)
         make(clip, seconds, given.fps)
         found[f"{seconds:g} s"] = measured(clip, given.folder / f"run {seconds:g}", given.chunk_frames)
         print(seconds, found[f"{seconds:g} s"], file=sys.stderr, flush=True)
+    shortest = min(given.seconds)
+    chunks = found[f"{shortest:g} s"]["chunks"]
+    found["resumed"] = resumed(clip_of(shortest), given.folder / f"run {shortest:g}", given.chunk_frames, chunks)
     print(json.dumps(found, indent=1))
     return 0
 

@@ -84,10 +84,7 @@ class JobStore:
         """Opens or makes the store in `folder`. Raises `OutputError` or `InputError` when that cannot be."""
         self.folder = Path(folder)
         self.path = self.folder / STORE
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: the folder cannot be made ({error.strerror}); choose another.") from None
+        _make(self.folder)
         with self._open() as db:
             self._prepare(db)
 
@@ -132,13 +129,13 @@ class JobStore:
             db.execute("COMMIT")
 
     def create(self, kind: str, options: Mapping[str, Any]) -> Job:
-        """A new queued job with its folder."""
+        """A new queued job with its folder. Raises `OutputError` where that cannot be made."""
         now = time.time()
         name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{secrets.token_hex(3)}"
         row = (name, kind, _plain(options), "queued", now, now)
         with self._change() as db:
             db.execute("INSERT INTO jobs (id, kind, options, state, created, updated) VALUES (?,?,?,?,?,?)", row)
-            self._folder(name).mkdir(parents=True, exist_ok=True)
+            _make(self._folder(name))
         return self.get(name)
 
     def get(self, job_id: str) -> Job:
@@ -351,6 +348,15 @@ class Claim:
                     self.beat()
                 else:
                     self.look()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the folder cannot be made ({error.strerror}); free some space, or choose another workspace."
+        ) from None
 
 
 def _plain(value: Mapping[str, Any]) -> str:

@@ -300,6 +300,11 @@ def test_damaged_newer_and_unwritable_stores_say_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be made"):
         JobStore(tmp_path / "file" / "deeper")
+    store = JobStore(tmp_path / "b2")
+    (tmp_path / "b2" / "jobs").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot be made"):
+        store.create("swap", {})
+    assert store.list() == []
 
 
 def test_only_json_goes_in(store: JobStore) -> None:

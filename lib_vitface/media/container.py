@@ -145,6 +145,11 @@ def _stem(path: Path) -> str:
     return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
+def unfinished(path: Path) -> Path:
+    """A new name next to `path` for what will become it; `sweep` knows it."""
+    return path.absolute().parent / f"{_stem(path)}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.part"
+
+
 def _machine() -> str:
     """Tells apart the machines that share a folder."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
@@ -183,8 +188,7 @@ def beside(
     before one that failed is removed.
     Nothing but a complete file is ever seen under the final name; what killed processes left of it goes. Raises `OutputError`.
     """
-    name = f"{_stem(path)}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.part"
-    temporary = path.absolute().parent / name
+    temporary = unfinished(path)
     with writing(path):
         temporary.parent.mkdir(parents=True, exist_ok=True)
     sweep(path, dead_only=True)

@@ -17,7 +17,7 @@ from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
-from lib_vitface.media.container import beside
+from lib_vitface.media.container import beside, writing
 from lib_vitface.metrics import figures
 from lib_vitface.metrics.alignment import FramePair, open_footage, paired_frames
 from lib_vitface.metrics.distribution import make_features
@@ -164,7 +164,7 @@ def _publish(options: EvaluateOptions, scoring: Scoring) -> dict[str, Any]:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with beside(path) as temporary:
+    with beside(path) as temporary, writing(path):
         write(temporary)
 
 

@@ -14,13 +14,13 @@ import contextlib
 import datetime
 import hashlib
 import json
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lib_vitface.errors import OutputError
+from lib_vitface.media.container import beside
 from lib_vitface.provenance.keys import Keys, is_signed, open_keys
 
 FILE = "audit.sqlite3"
@@ -40,7 +40,6 @@ CREATE TRIGGER IF NOT EXISTS kept BEFORE DELETE ON entries BEGIN SELECT RAISE(AB
 def note(workspace: Path, event: str, **facts: Any) -> None:
     """Adds an entry (JSON-ready facts). Raises `OutputError` where it cannot be written: what cannot be noted is not done."""
     keys = open_keys(workspace)
-    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     try:
         with contextlib.closing(sqlite3.connect(workspace / FILE, timeout=_BUSY_S, isolation_level=None)) as log:
             log.executescript(_TABLE)
@@ -48,11 +47,14 @@ def note(workspace: Path, event: str, **facts: Any) -> None:
             whole = _ends_as_noted(log, _head(workspace / "keys" / _HEAD))
             row = log.execute("SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1").fetchone()
             number, before = (1, _START) if row is None else (row[0] + 1, row[1])
+            now = datetime.datetime.now(datetime.timezone.utc).replace(
+                microsecond=0
+            )  # once: the clock may be set meanwhile
             body = json.dumps(
                 {"number": number, "time": now.isoformat(), "event": event, **facts}, sort_keys=True, ensure_ascii=False
             )
             digest = _hash(before, body)
-            day = datetime.date.today().isoformat()
+            day = now.astimezone().date().isoformat()
             values = (number, day, body, before, digest, keys.sign(digest.encode()))
             log.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
             log.execute("COMMIT")
@@ -81,10 +83,9 @@ def _write_head(workspace: Path, keys: Keys, number: int, digest: str) -> None:
     known = _head(path)
     if known is not None and known["number"] > number:
         return  # another process was quicker
-    temporary = path.with_name(f".{_HEAD}.{secrets.token_hex(8)}")
     text = {"number": number, "hash": digest, "signature": keys.sign(f"{number} {digest}".encode())}
-    temporary.write_text(json.dumps(text), encoding="utf-8")
-    temporary.replace(path)
+    with beside(path) as temporary:
+        temporary.write_text(json.dumps(text), encoding="utf-8")
 
 
 def _head(path: Path) -> dict[str, Any] | None:

@@ -42,8 +42,7 @@ def open_signer(workspace: Path) -> Signer:
     if own.exists():
         return _load(own, own=True)
     local = workspace / "keys" / LOCAL
-    if not local.exists():
-        make_once(local, _local())
+    make_once(local, _local)
     return _load(local, own=False)
 
 

@@ -114,9 +114,10 @@ def issue(workspace: Path, keys: Keys) -> Challenge:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob("*.json"):
-            if time.time() - old.stat().st_mtime > LIFE_S:
-                old.unlink(missing_ok=True)
+        for old in path.parent.iterdir():  # what a killed process left as well
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - old.stat().st_mtime > LIFE_S:
+                    old.unlink()
         temporary.write_text(json.dumps({**body, "signature": keys.sign(_bytes(body))}), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lib_vitface.errors import ConsentError, OutputError
+from lib_vitface.media.container import sweep, unfinished
 
 _NAME = "signing.key"
 _LENGTH = 32
@@ -52,8 +53,7 @@ def open_keys(workspace: Path) -> Keys:
     Raises `ConsentError` where the file is damaged, `OutputError` where it cannot be made.
     """
     path = workspace / "keys" / _NAME
-    if not path.exists():
-        make_once(path, Keys(Ed25519PrivateKey.generate())._raw)
+    make_once(path, lambda: Keys(Ed25519PrivateKey.generate())._raw)
     try:
         return Keys(Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
     except (OSError, ValueError) as error:
@@ -71,9 +71,13 @@ def known_mark_key(workspace: Path) -> bytes | None:
     return None if keys is None else keys.mark
 
 
-def make_once(path: Path, data: bytes) -> None:
-    """A file of keys that appears whole, for its owner only; one that is there already stays. Raises `OutputError`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+def make_once(path: Path, make: Callable[[], bytes]) -> None:
+    """A file of keys that appears whole, for its owner only; one that is there already stays. Copies that killed processes left beside
+    it go. Raises `OutputError`."""
+    sweep(path, dead_only=True)
+    if path.exists():
+        return
+    temporary, data = unfinished(path), make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_new(temporary, data)

@@ -24,6 +24,7 @@ from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.jobs import Chunk, Claim, Job, JobStore
+from lib_vitface.media.container import writing
 from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
@@ -212,7 +213,8 @@ class _Run:
         self.redrawn: Counts | None = None
         self.options, self.swapper, self.publisher, self.claim = options, swapper, publisher, claim
         self.folder = claim.job.folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.info = media.probe(options.input)
         self.settings = settings
         self.seconds: dict[str, dict[str, float]] = {}

@@ -14,10 +14,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_vitface import __version__, device, media
 from lib_vitface.errors import InputError, NoFaceError
@@ -30,7 +30,12 @@ from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.tasks import steps
 from lib_vitface.tasks.settings import BenchmarkOptions
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.types import Host
+from lib_vitface.types import Floats, Host
+
+if TYPE_CHECKING:
+    import torch
+
+    from lib_vitface.models.runtime import Network
 
 JSON, TABLE = "benchmark.json", "benchmark.md"
 _KIND = "vitface-benchmark"
@@ -152,7 +157,8 @@ class Benchmark:
         }  # fmt: skip
         with self.part(f"training {name}") as host, device.PeakMemory() as memory:
             trained = steps.train(build(TrainOptions, values), host)
-        training = {k: trained[k] for k in ("step", "parameters", "precision", "samples_per_s", "held_out_loss")}
+        kept = ("step", "parameters", "precision", "samples_per_s", "wait_share", "held_out_loss")
+        training = {k: trained[k] for k in kept}
         row: dict[str, Any] = {"training": {**training, "peak_memory_mb": round(memory.peak_bytes / 2**20)}}
         for part, redrawn in (("redrawn", True), ("swapped", False)):
             with self.part(f"{name} {part}") as host:
@@ -191,6 +197,7 @@ class Benchmark:
         checkpoint = open_model(model)
         record = steps.model_record(model, checkpoint.consent_id, host.workspace)
         plain = ModelSwapper(checkpoint, identity=TARGET if redrawn else SOURCE, device=self.options.device)
+        plain.network = network = Timed(plain.network)
         swapper = steps.watched(plain, record, host.workspace, stops=False)
         publisher = steps.publisher_of(model, host.workspace)
         with device.PeakMemory() as memory:
@@ -199,6 +206,8 @@ class Benchmark:
         facts = {
             "frames_per_s": round(done["frames"] / seconds, 2) if seconds else None,
             "seconds": done["seconds"],
+            "network_s": round(network.busy_s, 3),
+            "wall_over_network": round(seconds / network.busy_s, 3) if seconds and network.busy_s else None,
             "peak_memory_mb": round(memory.peak_bytes / 2**20),
         }
         return output, facts, swapper.fault()
@@ -217,6 +226,24 @@ class Benchmark:
             return figures(steps.evaluate(build(EvaluateOptions, values), host), redrawn)
         except NoFaceError:  # what was drawn is no face yet
             return {"face_found": False}
+
+
+class Timed:
+    """A network that counts the seconds it works."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self.busy_s = network, 0.0
+
+    @property
+    def device(self) -> torch.device | None:
+        return self._network.device
+
+    def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        began = time.monotonic()
+        try:
+            return self._network(inputs)
+        finally:
+            self.busy_s += time.monotonic() - began
 
 
 def _frames_of(path: Path, until: float | None) -> float | None:

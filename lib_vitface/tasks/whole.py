@@ -15,7 +15,7 @@ from lib_vitface import assets, media
 from lib_vitface.errors import InputError
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.jobs import STORE, JobStore
-from lib_vitface.media.container import beside
+from lib_vitface.media.container import beside, writing
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import build, to_dict
@@ -174,7 +174,7 @@ class _Clone:
 
     def _note(self, result: dict[str, Any]) -> None:
         noted = {"key": self._key(), "file": file_facts(self.options.output), "result": result}
-        with beside(self.work / _NOTE) as temporary:
+        with beside(self.work / _NOTE) as temporary, writing(self.work / _NOTE):
             temporary.write_text(json.dumps(noted), encoding="utf-8")
 
     def _key(self) -> dict[str, Any]:

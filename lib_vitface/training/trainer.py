@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from lib_vitface import device as devices
 from lib_vitface.errors import Cancelled, CheckpointError, InputError, ViTFaceError
 from lib_vitface.faceset.morphable import COEFFICIENTS
 from lib_vitface.faceset.store import Faceset
+from lib_vitface.media.container import writing
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
 from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config, person_name, saehd_config
 from lib_vitface.models.swapper import ViTSwapper, build_model
@@ -162,7 +162,7 @@ def _train(
             person_name(number): p.images[p.views[: options.memory_views]] for number, p in enumerate(persons)
         }
         if publish is not None and options.preview_steps:
-            publish(_folder(options.model / "previews") / "views.png", views_sheet(pictures))
+            publish(options.model / "previews" / "views.png", views_sheet(pictures))
     try:
         for event in loop.steps(tick):
             if event == "save":
@@ -184,6 +184,7 @@ def _train(
         "soup": checkpoint.notes.get("soup"),
         "base": base,
         "samples_per_s": run.step * options.batch / max(run.elapsed_s, 1e-9),
+        "wait_share": loop.waited_s / loop.worked_s if loop.worked_s else None,
         "precision": str(dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
@@ -300,8 +301,7 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
     """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights."""
     run = loop.run
     held_out = loop.judge()
-    with (_folder(loop.options.model) / JUDGED).open("a", encoding="utf-8") as log:
-        log.write(json.dumps({"step": run.step, "s": round(run.elapsed_s, 2), **held_out}) + "\n")
+    _log(loop.options.model / JUDGED, {"step": run.step, "s": round(run.elapsed_s, 2), **held_out})
     parts: dict[str, Any] = {**memories, "state": _state(run), "weights": run.average}
     if held_out["total"] < run.best:
         run.best, run.since_best = held_out["total"], 0
@@ -349,6 +349,8 @@ class _Loop:
         if options.minutes is not None or options.steps is None:
             self.budget_s = (options.minutes or DEFAULT_MINUTES) * 60
         self.limit = options.steps or math.inf
+        self.waited_s = self.worked_s = 0.0
+        """Of this run: how long steps waited for their batch, and took in all."""
 
     def progress(self) -> float:
         """Share 0..1 of the asked training that is done."""
@@ -371,12 +373,8 @@ class _Loop:
     def _steps(self, tick: Tick) -> Iterator[str]:
         """The next batch is made while this one is learned."""
         options, run, enough = self.options, self.run, False
-        record = _folder(options.model) / LOG if self.team.rank == 0 else Path(os.devnull)
         saved = backed_up = time.monotonic()
-        with (
-            ThreadPoolExecutor(1, "batches") as pool,
-            record.open("a", encoding="utf-8") as log,
-        ):
+        with ThreadPoolExecutor(1, "batches") as pool:
             coming = pool.submit(self.sampler.batch, run.step)
             while self.goes_on(enough):
                 began = time.monotonic()
@@ -385,14 +383,13 @@ class _Loop:
                 coming = pool.submit(self.sampler.batch, run.step + 1)
                 terms = self.step(samples)
                 run.step += 1
-                run.elapsed_s += time.monotonic() - began
-                log.write(
-                    json.dumps({"step": run.step, "s": round(run.elapsed_s, 2), "wait": round(waited, 4), **terms})
-                    + "\n"
-                )
-                log.flush()
+                taken = time.monotonic() - began
+                run.elapsed_s += taken
+                self.waited_s, self.worked_s = self.waited_s + waited, self.worked_s + taken
                 if self.team.rank:
                     continue
+                said = {"step": run.step, "s": round(run.elapsed_s, 2), "wait": round(waited, 4), **terms}
+                _log(options.model / LOG, said)
                 tick(self.progress(), 1, f"step {run.step}, loss {terms.get('total', math.nan):.3f}")
                 if options.preview_steps and run.step % options.preview_steps == 0:
                     self.preview()
@@ -461,8 +458,7 @@ class _Loop:
             return
         with averaged(self.run), devices.autocast(self.device, self.dtype):
             sheet = preview_sheet(self.run.model, self.sampler, self.device)
-        folder = _folder(self.options.model / "previews")
-        self.publish(folder / f"step-{self.run.step:08d}.png", sheet)
+        self.publish(self.options.model / "previews" / f"step-{self.run.step:08d}.png", sheet)
 
 
 class averaged:  # noqa: N801 - reads as an adverb where it is used
@@ -505,9 +501,12 @@ def make_batch(samples: Samples, device: torch.device) -> Batch:
     )
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def _log(path: Path, facts: dict[str, float]) -> None:
+    """A line more. Raises `OutputError`."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(facts) + "\n")
 
 
 __all__ = ["Person", "averaged", "make_batch", "make_config", "train"]

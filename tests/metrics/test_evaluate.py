@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.media import EncodeSettings, FrameWriter, probe, read_frames
-from lib_vitface.metrics.evaluate import evaluate
+from lib_vitface.metrics.evaluate import _write, evaluate
 from lib_vitface.metrics.image import psnr
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.options import build, to_dict
@@ -298,6 +299,16 @@ def test_files_that_cannot_be_used(run: Callable[..., dict[str, Any]], tmp_path:
         run("target", json=tmp_path)
     with pytest.raises(OutputError, match="choose another folder"):
         run("target", report=tmp_path / "text.mp4" / "report.html")
+
+
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
+    def full(path: Path) -> None:
+        path.write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"r\.json: the disk is full"):
+        _write(tmp_path / "r.json", full)
+    assert not list(tmp_path.iterdir())
 
 
 def test_stopping_leaves_no_files(clips: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
 import sqlite3
 import subprocess
@@ -111,6 +113,46 @@ def test_an_entry_whose_note_was_killed_is_sound(space: Path) -> None:
     audit.note(space, "swapped")
     (space / "keys" / "audit.head").write_bytes(head)
     assert audit.verify(space) == {"entries": 6, "sound": True, "problem": ""}
+
+
+def test_a_clock_that_is_set_meanwhile_spoils_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and day of an entry are of one moment; else it would look like one that was changed, for ever."""
+    days = itertools.count(0, 3)
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Clock:
+            return cls.fromtimestamp(1.8e9 + next(days) * 24 * 3600, tz)
+
+    class Calendar(datetime.date):
+        @classmethod
+        def today(cls) -> Calendar:
+            return cls.fromtimestamp(1.8e9 + next(days) * 24 * 3600)
+
+    monkeypatch.setattr(audit.datetime, "datetime", Clock)
+    monkeypatch.setattr(audit.datetime, "date", Calendar)
+    for _ in range(3):
+        audit.note(tmp_path, "swapped")
+    monkeypatch.undo()
+    assert audit.verify(tmp_path) == {"entries": 3, "sound": True, "problem": ""}
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lib_vitface.provenance import audit
+sys.addaudithook(lambda event, given: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
+audit.note(Path(sys.argv[1]), "swapped")
+"""
+
+
+def test_what_a_killed_note_left_goes_with_the_next(tmp_path: Path) -> None:
+    audit.note(tmp_path, "swapped")
+    dead = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], cwd=ROOT)
+    assert dead.returncode == -9 and len(list((tmp_path / "keys").iterdir())) == 3
+    audit.note(tmp_path, "swapped")
+    assert sorted(p.name for p in (tmp_path / "keys").iterdir()) == ["audit.head", "signing.key"]
+    assert audit.verify(tmp_path) == {"entries": 3, "sound": True, "problem": ""}
 
 
 def test_several_processes_make_one_chain(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -163,6 +164,15 @@ def test_nobody_asks_until_the_prompts_fit(tmp_path: Path, keys: Keys, monkeypat
         challenge.issue(tmp_path, keys)
     later(monkeypatch, 3700)
     challenge.issue(tmp_path, keys)
+
+
+def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path, keys: Keys, made: Challenge) -> None:
+    left = [file_of(tmp_path, made).with_name(f".{name}.json.0123.part") for name in ("old", "new")]
+    for path, age_s in zip(left, (challenge.LIFE_S + 60, 0), strict=True):
+        path.write_text("{")
+        os.utime(path, (time.time() - age_s,) * 2)
+    challenge.issue(tmp_path, keys)
+    assert [path.exists() for path in left] == [False, True] and file_of(tmp_path, made).exists()
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, keys: Keys) -> None:

@@ -70,6 +70,26 @@ def test_two_processes_agree_on_one_key(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "space" / "keys").iterdir()] == ["signing.key"]
 
 
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lib_vitface.provenance.keys import open_keys
+sys.addaudithook(lambda event, given: event == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL))
+open_keys(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("moment", "made"), [("os.link", False), ("os.remove", True)])
+def test_no_copy_of_a_key_is_left_by_a_kill(tmp_path: Path, moment: str, made: bool) -> None:
+    """Neither of one that became none, nor of one that did."""
+    root = str(Path(keys.__file__).parents[2])
+    dead = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path), moment], cwd=root)
+    assert dead.returncode == -9 and (tmp_path / FILE).exists() == made
+    assert len(list((tmp_path / "keys").iterdir())) == 1 + made
+    open_keys(tmp_path)
+    assert [p.name for p in (tmp_path / "keys").iterdir()] == ["signing.key"]
+
+
 def test_threads_of_one_process_agree_on_one_key(tmp_path: Path) -> None:
     for attempt in range(10):
         space, found = tmp_path / str(attempt), []

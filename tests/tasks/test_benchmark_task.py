@@ -98,6 +98,12 @@ def test_the_whole_road(
     assert code == 0 and set(found["models"]) == {"cpu", "saehd-df"}
     vit = found["models"]["cpu"]
     assert vit["training"]["step"] > 0 and vit["training"]["samples_per_s"] > 0 and vit["swapping"]["frames_per_s"] > 0
+    assert 0 < vit["training"]["wait_share"] < 1
+    swapping = vit["swapping"]
+    assert 0 < swapping["network_s"] < swapping["seconds"]["swap"]["work"] <= swapping["seconds"]["swap"]["wall"]
+    assert swapping["wall_over_network"] == pytest.approx(
+        swapping["seconds"]["swap"]["wall"] / swapping["network_s"], rel=0.01
+    )
     # The reference alone redraws the target well from the first step on; the table must see it.
     assert vit["redrawn"]["face_psnr_db"] > 20 and vit["swapped"]["identity_cosine"] <= 1
     seconds = small_clone.FRAMES / float(small_clone.RATE)

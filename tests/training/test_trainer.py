@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib_vitface.errors import Cancelled, CheckpointError, NoFaceError, ViTFaceError
+from lib_vitface.errors import Cancelled, CheckpointError, NoFaceError, OutputError, ViTFaceError
 from lib_vitface.models.checkpoint import back_up, open_model
 from lib_vitface.options import build
 from lib_vitface.training import trainer
 from lib_vitface.training.settings import TrainOptions
-from lib_vitface.training.trainer import LOG, train
+from lib_vitface.training.trainer import JUDGED, LOG, train
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -52,6 +52,15 @@ def test_resumed_training_gives_the_same_weights(facesets: tuple[Path, Path], tm
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", [LOG, JUDGED])
+def test_a_full_disk_is_said_in_a_sentence(facesets: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / name).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=f"{name}: the disk is full"):
+        train(options(facesets, tmp_path / "m", steps=1))
 
 
 @pytest.mark.parametrize(("encoder", "term"), [("saehd-df", "total"), ("vit", "mask")])
