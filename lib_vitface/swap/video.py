@@ -27,6 +27,7 @@ from lib_vitface.jobs import Chunk, Claim, Job, JobStore
 from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
+from lib_vitface.provenance.watermark import SAMPLES
 from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
 from lib_vitface.swap.chunks import ChunkWork, changed, segment_name
 from lib_vitface.swap.denoise import Guard, Redrawer
@@ -261,9 +262,11 @@ class _Run:
         before = load_seen(self.folder / f"analysis-{first - 1:05}.npz")[-1] if first else None
         expected = self._expected_frames()
         seen: list[Seen] = []
-        count = start
+        count, last = start, 0.0
 
         def work(frame: Frame) -> Seen | None:
+            nonlocal last
+            last = float(frame.time)
             if frame.index < start and before is not None:
                 observer.go_on_from(frame.image, before)
                 return None
@@ -282,7 +285,7 @@ class _Run:
         self._overlap("analysis", self._frames(max(start - 1, 0)), work, write)
         if seen:
             self._save_seen(count // chunk, seen)
-        self.claim.add_chunk("analysed", 0, data={"frames": count})
+        self.claim.add_chunk("analysed", 0, data={"frames": count, "last_s": last})
         return count
 
     def _save_seen(self, number: int, seen: list[Seen]) -> None:
@@ -315,13 +318,30 @@ class _Run:
         return plan
 
     def _door(self, count: int) -> Publisher:
-        """The door with the label in one corner for the whole video: where all faces of all frames are least."""
-        if not self.options.label:
-            return self.publisher.labelled(None, self.options.label_reason.strip())
-        chunk = self.options.chunk_frames
-        seen = ChunkReader(lambda n: self.folder / f"analysis-{n:05}.npz", load_seen, chunk)
-        boxes = (face.box for one in seen.run(count) for face in one.faces)
-        return self.publisher.labelled(place((self.info.height, self.info.width), boxes))
+        """The door with the label in one corner for the whole video, where all faces of all frames are least, and one strength of
+        the mark."""
+        if self.options.label:
+            chunk = self.options.chunk_frames
+            seen = ChunkReader(lambda n: self.folder / f"analysis-{n:05}.npz", load_seen, chunk)
+            boxes = (face.box for one in seen.run(count) for face in one.faces)
+            door = self.publisher.labelled(place((self.info.height, self.info.width), boxes))
+        else:
+            door = self.publisher.labelled(None, self.options.label_reason.strip())
+        return door.of_strength(self._strength(door))
+
+    def _strength(self, door: Publisher) -> float:
+        """How strongly this video's frames are marked: found once and noted, so that all segments agree, whenever and wherever they
+        are written. The footage is asked, not the result, which is not there yet."""
+        store, job = self.claim.store, self.claim.job.id
+        noted = store.chunks(job, "strength").get(0)
+        if noted is None:
+            first, last = self.options.start_s or 0.0, store.chunks(job, "analysed")[0].data.get("last_s", 0.0)
+            times = (first + max(last - first, 0.0) * (k + 0.5) / SAMPLES for k in range(SAMPLES))
+            frames = [next(media.read_frames(self.options.input, time, self.options.end_s)).image for time in times]
+            strength = door.strength(frames)
+            self.claim.add_chunk("strength", 0, data={"rms": strength})
+            return strength
+        return float(noted.data["rms"])
 
     # ------------------------------------------------------------------------------------------------ second pass
 
