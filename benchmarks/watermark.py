@@ -209,7 +209,7 @@ def on_video(frames: Frames, info: VideoInfo) -> dict[str, Callable[[Frames], Fr
 
 
 def on_picture(number: int) -> dict[str, Callable[[Frames], Frames]]:
-    slow = attacks.SLOW_PICTURES if number % 6 == 0 else {}
+    slow = attacks.SLOW_PICTURES if number % 8 == 0 else {}
     changes = {**attacks.PICTURES, **attacks.STRONG_PICTURES, **slow}
     return {name: lambda marked, change=change: [change(marked[0])] for name, change in changes.items()}
 

@@ -7,6 +7,7 @@ that was not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -36,7 +37,7 @@ from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.steady import Counts, SteadyRedraw
 from lib_vitface.swap.stream import FrameStream
-from lib_vitface.types import Denoiser, Floats, Frame, SwapModel, Tick, no_tick
+from lib_vitface.types import Denoiser, Floats, Frame, Image, SwapModel, Tick, no_tick
 from lib_vitface.workers import workers
 
 if TYPE_CHECKING:
@@ -332,16 +333,23 @@ class _Run:
     def _strength(self, door: Publisher) -> float:
         """How strongly this video's frames are marked: found once and noted, so that all segments agree, whenever and wherever they
         are written. The footage is asked, not the result, which is not there yet."""
-        store, job = self.claim.store, self.claim.job.id
-        noted = store.chunks(job, "strength").get(0)
-        if noted is None:
-            first, last = self.options.start_s or 0.0, store.chunks(job, "analysed")[0].data.get("last_s", 0.0)
-            times = (first + max(last - first, 0.0) * (k + 0.5) / SAMPLES for k in range(SAMPLES))
-            frames = [next(media.read_frames(self.options.input, time, self.options.end_s)).image for time in times]
-            strength = door.strength(frames)
-            self.claim.add_chunk("strength", 0, data={"rms": strength})
-            return strength
-        return float(noted.data["rms"])
+        noted = self.claim.store.chunks(self.claim.job.id, "strength").get(0)
+        if noted is not None:
+            return float(noted.data["rms"])
+        strength = door.strength(self._samples())
+        self.claim.add_chunk("strength", 0, data={"rms": strength})
+        return strength
+
+    def _samples(self) -> list[Image]:
+        """Frames spread over the footage; fewer where it has places that cannot be reached by themselves."""
+        first = self.options.start_s or 0.0
+        last = self.claim.store.chunks(self.claim.job.id, "analysed")[0].data.get("last_s", first)
+        found = []
+        for k in range(SAMPLES):
+            time = first + max(last - first, 0.0) * (k + 0.5) / SAMPLES
+            with contextlib.suppress(InputError):
+                found.append(next(media.read_frames(self.options.input, time, self.options.end_s)).image)
+        return found
 
     # ------------------------------------------------------------------------------------------------ second pass
 

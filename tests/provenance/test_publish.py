@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -85,7 +86,7 @@ def test_a_video_has_one_strength(
     """Whatever is in the frames; and the door it was made from keeps its own."""
     info, plain = media.probe(clip), [np.full_like(run_of_frames[0], 90), *run_of_frames[:2]]
     gaps = []
-    for door in (publisher.of_strength(1.4), publisher):
+    for door in (pickle.loads(pickle.dumps(publisher.of_strength(1.4))), publisher):  # as workers get it
         with door.segment(tmp_path / "part.mkv", info, media.EncodeSettings("ffv1")) as sink:
             for k, image in enumerate(plain):
                 sink.write(Frame(k, Fraction(k, 24), image))
