@@ -15,7 +15,7 @@ from lib_vitface.errors import InputError
 from lib_vitface.types import Image, VideoInfo
 
 SMALLEST = 128  # px, short side of a picture that is worth a mark
-LARGEST, SMALLER = 1024, 768  # short sides: larger pictures are brought down, or they would take most of the time
+LARGEST, SMALLER = 768, 512  # short sides: larger pictures are brought down, or they would take most of the time
 
 Named = Iterator[tuple[str, Image]]
 
