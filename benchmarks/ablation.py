@@ -67,6 +67,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "+objects": {"cover_shapes": "all"},
     "+camera": {"recipe": "camera"},
     "+renderer": {"renderer": True},
+    "-disguise": {"disguise": 0},
     "all": {
         "local_features": "attention", "memory_views": 12, "morphable": "both", "clip_frames": 4, "weight_temporal": 5,
         "weight_geometry": 1, "weight_identity": 5, "attention_guided": 0.5, "mask_patches": 0.25, "cover_shapes": "all",

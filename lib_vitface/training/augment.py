@@ -14,7 +14,7 @@ from lib_vitface.types import Floats, Image, Mask
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strong each change is; 0 turns it off. `covers` and `flip` are shares 0..1 of the pictures, `cover_shapes` and
+    """How strong each change is; 0 turns it off. `covers`, `flip` and `disguise` are shares 0..1 of the pictures, `cover_shapes` and
     `recipe` as in `TrainOptions`."""
 
     warp: float = 1.0
@@ -23,6 +23,7 @@ class Augmentation:
     flip: float = 0.5
     cover_shapes: str = "plain"
     recipe: str = "none"
+    disguise: float = 0.0
 
 
 def placement(random: np.random.Generator, size: int, strength: float) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ from lib_vitface.types import Tick, no_tick
 BASE, STATE = "base.safetensors", "state"
 _ROUND = 1000  # steps with the same people in memory
 _RATE = 4e-4
+_DISGUISE = 0.5  # share of the driving faces that wear another's looks
 _SHARED = tuple(item for item in PretrainOptions.__dataclass_fields__ if item in TrainOptions.__dataclass_fields__)
 
 
@@ -39,6 +40,9 @@ class ManySampler(Sampler):
 
     def _turn(self, k: int, step: int = 0) -> int:
         return (k + step * max(2, self.size // self.extras.length)) % len(self.persons)
+
+    def _others(self, who: int) -> list[int]:
+        return [k for k in range(len(self.persons)) if k != who]
 
     def batch(self, step: int) -> Samples:
         return _of_nobody(super().batch(step))
@@ -80,7 +84,11 @@ class Rotation(Sampler):
             tick(0, 1, f"loading people, {number} of {len(people)}")  # the bar is the training's
             persons.append(self._load(path))
         return ManySampler(
-            persons, self.options.batch, Augmentation(), self.options.seed, Extras(self.options.clip_frames)
+            persons,
+            self.options.batch,
+            Augmentation(disguise=_DISGUISE),
+            self.options.seed,
+            Extras(self.options.clip_frames),
         )
 
     def _load(self, path: Path) -> Person:

@@ -21,6 +21,7 @@ from lib_vitface.metrics.temporal import motion
 from lib_vitface.models.config import IDENTITIES
 from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
 from lib_vitface.training.data import Person, near
+from lib_vitface.training.disguise import Disguises
 from lib_vitface.training.recipes import make_recipe
 from lib_vitface.types import Floats, Image, Mask
 
@@ -95,6 +96,7 @@ class Sampler:
         clips = size if self.extras.length == 1 else max(2, size // self.extras.length)
         self._clips, self._own = clips, range(clips)[part(clips)]
         self._recipe = make_recipe(augmentation.recipe)
+        self._disguises = Disguises(persons)
         self._tracks = [_tracks(person.times, person.training) for person in persons]
         self._held_out = [_tracks(person.times, _judged(person)) for person in persons]
 
@@ -125,6 +127,10 @@ class Sampler:
             return 1
         sources = [0, *range(IDENTITIES, len(self.persons))]
         return sources[(k // 2 + step) % len(sources)]
+
+    def _others(self, who: int) -> list[int]:
+        """Who is somebody else than `who`: further facesets of the source are not."""
+        return [1] if who != 1 else [k for k in range(len(self.persons)) if k != 1]
 
     def _turns(self, step: int) -> list[int]:
         """Whose the clips or single pictures of a batch are, those of all processes."""
@@ -213,26 +219,30 @@ class Sampler:
         sure, points = person.sure[frame], person.landmarks[frame][PRIORITY_POINTS, :2]
         five, landmarks = five_points(person.landmarks[frame]), person.landmarks[frame]
         size = image.shape[0]
+        seen, own = image, reference  # what drives, and what is known of how its person looks
+        disguised = change.disguise > 0 and random.random() < change.disguise
+        if disguised:
+            seen, own = self._disguises(who, frame, int(random.choice(self._others(who))))
         strength = min(change.warp, 1.5)
         if strength:
             matrix = placement(random, size, strength)
-            image, reference, layers, sure = (
+            image, reference, seen, own, layers, sure = (
                 cv2.warpAffine(p, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
-                for p, border in zip((image, reference, layers, sure), _BORDERS, strict=True)
+                for p, border in zip((image, reference, seen, own, layers, sure), _BORDERS, strict=True)
             )
             points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
             landmarks = align.apply(matrix, landmarks).astype(np.float32)
         mirrored = random.random() < change.flip
         if mirrored:
-            image, reference, layers, sure = (
-                np.ascontiguousarray(p[:, ::-1]) for p in (image, reference, layers, sure)
+            image, reference, seen, own, layers, sure = (
+                np.ascontiguousarray(p[:, ::-1]) for p in (image, reference, seen, own, layers, sure)
             )
             points, five = (p * [-1, 1] + [size - 1, 0] for p in (points, five))
             five = five[[1, 0, 2, 4, 3]]  # the viewer's left stays first
         if change.color:
             common = ColorChange.draw(random, change.color)
-            image, reference = common.apply(image), common.apply(reference)
-        driving, cover = self._driving(image, points, random)
+            image, reference, seen, own = (common.apply(p) for p in (image, reference, seen, own))
+        driving, cover = self._driving(seen, points, random)
         shape = layers[..., 1].astype(np.float32) / 255
         certain = sure.astype(np.float32) / 255
         told = {} if person.coefficients is None else {"coefficients": person.coefficients[int(mirrored), frame]}
@@ -243,7 +253,7 @@ class Sampler:
             "image": driving,
             "reference": reference,
             "reference_mask": layers[..., :1],
-            "own_reference": reference,
+            "own_reference": own,
             "geometry": layers[..., 2:],
             "identity": np.int64(who),
             "wanted": image,
@@ -289,7 +299,7 @@ def _head(landmarks: Floats, size: int, rays: int, mirrored: bool) -> dict[str, 
     return {"picture_to_face": matrix, "depth": depth[..., None].astype(np.float32), "depth_known": known[..., None]}
 
 
-_BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT)
+_BORDERS = (*(cv2.BORDER_REPLICATE,) * 4, *(cv2.BORDER_CONSTANT,) * 2)
 
 
 def _judged(person: Person) -> NDArray[np.intp]:

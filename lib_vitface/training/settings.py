@@ -163,6 +163,10 @@ class TrainOptions:
         0.5, help="Share of pictures with a painted cover (fingers, cards), from which the mask learns; vit only.",
         group="Augmentation", low=0, high=1,
     )  # fmt: skip
+    disguise: float = option(
+        0.5, help="Share of driving faces that wear the other person's looks, so that looks are learned from the source's pictures "
+        "alone; vit only.", group="Augmentation", low=0, high=1,
+    )  # fmt: skip
     cover_shapes: str = option(
         "plain",
         help="What covers look like: plain fingers, discs and cards; objects: hands, glasses, microphones; or all.",

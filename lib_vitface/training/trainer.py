@@ -212,6 +212,7 @@ def make_sampler(options: TrainOptions, persons: list[Person], kind: str, team: 
         0.5 if options.flip else 0.0,
         options.cover_shapes,
         options.recipe,
+        options.disguise if vit else 0.0,
     )
     rays = persons[0].images.shape[1] // 4 if options.renderer else 0
     extras = Extras(options.clip_frames, options.weight_temporal > 0, options.memory_views, rays) if vit else Extras()

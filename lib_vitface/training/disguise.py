@@ -1,0 +1,68 @@
+"""Driving faces that wear somebody else's looks: what a swap will show the encoder, with the truth at hand.
+
+Over the face of a frame another person's is drawn from the texture memory, on the same landmarks; what shall come out is the
+frame as it was. So the network learns looks from the reference, and from the driving face expression and pose alone. That a
+swapper learns from faces that were swapped already, whose originals are the truth, is the idea of ReliableSwap (Yuan et al. 2023,
+arXiv:2306.05356).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from lib_vitface.faceset.texture import TextureMemory
+from lib_vitface.training.data import Person
+from lib_vitface.types import Image
+
+_KEPT = 3000  # drawn ones; 330 MB at 192 px
+_HULL, _LIDS = 1, 2  # channels of `Person.layers`
+
+
+class Disguises:
+    """Frames of `persons` in which another of them is seen. The same question has the same answer."""
+
+    def __init__(self, persons: Sequence[Person]) -> None:
+        self._persons = persons
+        self._memories: dict[int, TextureMemory] = {}
+        self._drawn: OrderedDict[tuple[int, int, int], tuple[Image, Image]] = OrderedDict()
+
+    def __call__(self, who: int, frame: int, other: int) -> tuple[Image, Image]:
+        """The frame in which `who` wears the looks of `other`, and these looks alone; both `[S, S, 3]` uint8.
+
+        Eyes and mouth stay open as they are, with what is inside: that is expression. Colours are those of the frame.
+        """
+        name = (who, frame, other)
+        if name not in self._drawn:
+            self._drawn[name] = self._draw(who, frame, other)
+            while len(self._drawn) > _KEPT:
+                self._drawn.popitem(last=False)
+        return self._drawn[name]
+
+    def _draw(self, who: int, frame: int, other: int) -> tuple[Image, Image]:
+        person, image = self._persons[who], self._persons[who].images[frame]
+        size, footage = image.shape[0], image.astype(np.float32)
+        memory, seen = self._memory(other, size), person.expressions[frame]
+        wanted = replace(seen, points=seen.points + (memory.neutral - person.memory.neutral))
+        drawn = memory.render(person.landmarks[frame], size, wanted, footage=footage)
+        hull, openings = (person.layers[0, frame, ..., part].astype(np.float32) / 255 for part in (_HULL, _LIDS))
+        openings = np.maximum(openings, person.layers[0, frame, ..., _LIDS + 1].astype(np.float32) / 255)
+        border = max(1, size // 32)
+        sure = person.sure[frame].astype(np.float32) / 255  # what lies over the face stays
+        mask = cv2.erode(hull * drawn.seen * sure, np.ones((2 * border + 1,) * 2, np.uint8))
+        mask = (cv2.GaussianBlur(mask, (0, 0), border / 2) * (1 - openings))[..., None]
+        there = mask.sum() + 1e-6
+        gain = ((footage * mask).sum(axis=(0, 1)) / there + 1) / ((drawn.image * mask).sum(axis=(0, 1)) / there + 1)
+        looks = np.clip(drawn.image * np.clip(gain, 0.4, 2.5), 0, 255)
+        return np.rint(footage + (looks - footage) * mask).astype(np.uint8), np.rint(looks).astype(np.uint8)
+
+    def _memory(self, number: int, size: int) -> TextureMemory:
+        """No finer than what is drawn."""
+        if number not in self._memories:
+            whole = self._persons[number].memory
+            self._memories[number] = whole.resized(min(whole.size, max(128, size)))
+        return self._memories[number]

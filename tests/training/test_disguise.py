@@ -1,0 +1,121 @@
+"""Driving faces with somebody else's looks: they hide who it is, not what the face does, and the truth stays the frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_faceset import write_faceset
+from test_pretrain import asked
+from test_sampler import PLAIN, frames_of
+from test_trainer import options
+
+from lib_vitface.training import trainer
+from lib_vitface.training.augment import Augmentation
+from lib_vitface.training.data import Person
+from lib_vitface.training.disguise import Disguises
+from lib_vitface.training.pretrain import Rotation
+from lib_vitface.training.sampler import Extras, Sampler
+
+DISGUISED = Augmentation(0, 0, 0, 0, disguise=1)
+
+
+def parts(person: Person, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Well inside the face, well outside of it, and inside eyes or mouth."""
+    hull, eyes, mouth = (person.layers[0, frame, ..., k] for k in (1, 2, 3))
+    rows, columns = np.mgrid[: len(hull), : len(hull)]
+    inside = np.argwhere(hull > 250)
+    middle = (np.abs(np.stack([rows, columns], -1) - inside.mean(axis=0)) < inside.std(axis=0) * 0.7).all(axis=-1)
+    opening = np.maximum(eyes, mouth) > 250
+    return middle & (np.maximum(eyes, mouth) == 0), hull == 0, opening
+
+
+def test_looks_are_the_other_persons_and_all_else_is_the_frame(persons: list[Person]) -> None:
+    person = persons[0]
+    disguises = Disguises(persons)
+    for frame in (0, 5, 9):
+        driving, looks = disguises(0, frame, 1)
+        image = person.images[frame].astype(float)
+        middle, outside, opening = parts(person, frame)
+        assert middle.sum() > 100
+        np.testing.assert_array_equal(driving[outside], person.images[frame][outside])
+        assert np.abs(driving.astype(float) - image)[opening].max(initial=0) <= 2  # soft at its edge
+        # in the middle it is what the other's memory draws there, in the frame's colours
+        sure = middle & (person.sure[frame] == 255)
+        other = persons[1]
+        wanted = trainer.dataclasses.replace(
+            person.expressions[frame],
+            points=person.expressions[frame].points + other.memory.neutral - person.memory.neutral,
+        )
+        drawn = other.memory.resized(128).render(person.landmarks[frame], 64, wanted).image
+        like = [np.corrcoef(looks[middle].astype(float)[:, c], drawn[middle][:, c])[0, 1] for c in range(3)]
+        assert min(like) > 0.99
+        hull = person.layers[0, frame, ..., 1] > 250
+        gaps = [np.abs(p[hull].mean(axis=0) - image[hull].mean(axis=0)).mean() for p in (looks, drawn)]
+        assert gaps[0] < max(gaps[1], 10)  # the frame's colours
+        left = np.abs(driving.astype(float) - looks)[sure].mean() / np.abs(image - looks)[sure].mean()
+        assert left < 0.8  # as far as the memory is sure, which of these made-up faces it hardly is
+    again = Disguises(persons)
+    again(1, 2, 0)
+    np.testing.assert_array_equal(again(0, 9, 1)[0], driving)
+
+
+def test_what_shall_come_out_stays_the_frame(persons: list[Person]) -> None:
+    batch, plain = (Sampler(persons, 6, change, 0).batch(3) for change in (DISGUISED, PLAIN))
+    for k, who in enumerate(batch.identity):
+        person = persons[who]
+        (frame,) = frames_of(person, batch.wanted[k : k + 1])
+        np.testing.assert_allclose(batch.wanted[k].transpose(1, 2, 0) * 255, person.images[frame], atol=1e-3)
+        variants = person.references[:, frame].transpose(0, 3, 1, 2) / 255
+        assert np.abs(variants - batch.reference[k]).max(axis=(1, 2, 3)).min() < 1e-6  # its own person's
+        driving, looks = Disguises(persons)(int(who), frame, 1 - int(who))
+        np.testing.assert_allclose(batch.image[k].transpose(1, 2, 0) * 255, driving, atol=1e-3)
+        np.testing.assert_allclose(batch.own_reference[k].transpose(1, 2, 0) * 255, looks, atol=1e-3)
+    np.testing.assert_array_equal(plain.image, plain.wanted)
+    np.testing.assert_array_equal(plain.own_reference, plain.reference)
+
+
+def test_it_is_moved_mirrored_and_coloured_with_the_frame(persons: list[Person]) -> None:
+    """Outside of the face, driving and wanted picture stay the same whatever is done to both."""
+    batch = Sampler(persons, 8, Augmentation(0, 0, 0, 1, disguise=1), 0).batch(0)
+    outside = np.broadcast_to(batch.hull == 0, batch.image.shape)
+    np.testing.assert_array_equal(batch.image[outside], batch.wanted[outside])
+    assert not np.array_equal(batch.image, batch.wanted)
+    moved = Sampler(persons, 8, Augmentation(1, 0, 0, 1, disguise=1), 0)
+    state: dict[str, Any] = {}
+    original = moved._driving
+    moved._driving = lambda seen, points, random: original(state.setdefault("seen", seen), points, random)  # type: ignore[method-assign]
+    sample = moved._sample(0, 3, np.random.default_rng(0))
+    away = sample["hull"][..., 0] == 0
+    np.testing.assert_array_equal(state["seen"][away], sample["wanted"][away])
+
+
+def test_frames_of_a_clip_wear_the_same_and_half_of_them_nothing(persons: list[Person]) -> None:
+    sampler = Sampler(persons, 4, Augmentation(0, 0, 0, 0, disguise=0.5), 0, Extras(length=2))
+    worn = []
+    for step in range(20):
+        batch = sampler.batch(step)
+        changed = (batch.image != batch.wanted).any(axis=(1, 2, 3)).reshape(-1, 2)
+        assert (changed[:, 0] == changed[:, 1]).all()
+        worn += changed[:, 0].tolist()
+    assert 10 < sum(worn) < 30
+
+
+def test_who_somebody_else_is(persons: list[Person], tmp_path: Path) -> None:
+    three = Sampler([*persons, persons[0]], 4, PLAIN, 0)
+    assert [three._others(k) for k in range(3)] == [[1], [0, 2], [1]]
+    people = [write_faceset(tmp_path / f"p{k}", 20 + k, count=6) for k in range(3)]
+    many = Rotation(people, asked(tmp_path, at_once=3), 64)
+    assert many._now._others(1) == [0, 2] and many._now.augmentation.disguise == 0.5
+    batch = many.batch(0)
+    assert any(not np.array_equal(a, b) for a, b in zip(batch.own_reference, batch.reference, strict=True))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_option_is_for_vit_alone(facesets: tuple[Path, Path], persons: list[Person], tmp_path: Path) -> None:
+    asked_for = options(facesets, tmp_path / "m", disguise=0.25)
+    assert trainer.make_sampler(asked_for, persons, "vit").augmentation.disguise == 0.25
+    assert trainer.make_sampler(asked_for, persons, "saehd-df").augmentation.disguise == 0
+    assert trainer.make_sampler(options(facesets, tmp_path / "m"), persons, "vit").augmentation.disguise == 0.5
