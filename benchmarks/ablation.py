@@ -67,7 +67,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "+objects": {"cover_shapes": "all"},
     "+camera": {"recipe": "camera"},
     "+renderer": {"renderer": True},
-    "+base": {"start": "base"},
+    "-disguise": {"disguise": 0},
     "all": {
         "local_features": "attention", "memory_views": 12, "morphable": "both", "clip_frames": 4, "weight_temporal": 5,
         "weight_geometry": 1, "weight_identity": 5, "attention_guided": 0.5, "mask_patches": 0.25, "cover_shapes": "all",
@@ -104,8 +104,7 @@ class Ablation(Benchmark):
         """Options of training of a row."""
         row, seed = name.split("#")
         saves = max(self.options.minutes / _SAVES, 0.05)
-        common = {"preset": self.preset, "start": "nothing", "save_minutes": saves, "backup_hours": 0}
-        return {**common, **ROWS[row], "seed": int(seed)}
+        return {"preset": self.preset, **ROWS[row], "seed": int(seed), "save_minutes": saves, "backup_hours": 0}
 
     def __init__(self, options: BenchmarkOptions, host: Host, preset: str, score_every: int = 1) -> None:
         super().__init__(options, host)

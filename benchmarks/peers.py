@@ -259,7 +259,10 @@ def trainings(given: argparse.Namespace, faceset: Path) -> list[Run]:
     """Every tool that trains on the crops, the person with themselves, for longer than it will be let."""
     runs, each = [], given.batch // 2
     for number, options in enumerate(given.ours or [""]):
-        model = given.folder / f"ours-model-{number}"
+        model, workspace = (given.folder / f"ours-{part}-{number}" for part in ("model", "work"))
+        # Of its own: one that is stopped while it writes to the job store would keep the others out.
+        if (given.folder / "work").is_dir():
+            shutil.copytree(given.folder / "work", workspace, dirs_exist_ok=True)
         command = [sys.executable, "-m", "lib_vitface", "train", "--source", faceset, "--target", faceset]
         command += [
             "--model",
@@ -273,7 +276,7 @@ def trainings(given: argparse.Namespace, faceset: Path) -> list[Run]:
             "--save-minutes",
             60,
         ]
-        command += ["--quiet", "--workspace", given.folder / "work", *options.split()]
+        command += ["--quiet", "--workspace", workspace, *options.split()]
         runs.append(Run(f"ours {options}".strip(), command, lines_of(model / "loss.jsonl"), model, 2 * each))
     if given.faceswap:
         faces = for_faceswap(faceset, given.folder / "for-faceswap")

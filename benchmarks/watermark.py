@@ -33,7 +33,7 @@ import watermark_material as material
 
 from lib_vitface import media
 from lib_vitface.provenance.reading import read
-from lib_vitface.provenance.watermark import FRAME, Watermark
+from lib_vitface.provenance.watermark import SAMPLES, Watermark
 from lib_vitface.types import Image, VideoInfo
 
 KEY, RECORD = bytes(range(32)), "5ca1ab1e" * 4
@@ -53,12 +53,15 @@ class TimeIsUpError(Exception):
 
 
 class Ours:
-    """`strength` is FRAME for video, None for a still."""
+    """`strength` is a grey level for video, None for a still."""
 
     name = "vitface"
 
     def __init__(self) -> None:
         self._mark = Watermark(RECORD, KEY)
+
+    def strength(self, frames: Frames) -> float:
+        return self._mark.strength(_spread(frames, SAMPLES))
 
     def embed(self, image: Image, strength: float | None) -> Image:
         return self._mark.embed(image, strength)
@@ -79,6 +82,9 @@ class Invisible:
         self._encoder.set_watermark("bits", BITS)
         if name == "rivaGan":
             WatermarkEncoder.loadModel()
+
+    def strength(self, frames: Frames) -> None:
+        """It has one only."""
 
     def embed(self, image: Image, strength: float | None) -> Image:
         marked = self._encoder.encode(np.ascontiguousarray(image[..., ::-1]), self.name)
@@ -179,14 +185,19 @@ def quality(before: Frames, after: Frames) -> dict[str, float]:
     return {"psnr_db": round(10 * np.log10(255**2 / max(error, 1e-9)), 2), "ssim": round(float(np.mean(ssim)), 4)}
 
 
-def tried(method: Any, frames: Frames, strength: float | None, changes: dict[str, Callable[[Frames], Frames]]) -> Any:
-    """A log's line: size, time of marking one frame, likeness, and what was read after each change."""
-    began = time.process_time()
+def tried(method: Any, frames: Frames, moving: bool, changes: dict[str, Callable[[Frames], Frames]]) -> Any:
+    """A log's line: size, time of marking one frame and of finding a video's strength, likeness, and what was read after each
+    change."""
+    times = [time.process_time()]
+    strength = method.strength(frames) if moving else None
+    times.append(time.process_time())
     marked = [method.embed(image, strength) for image in frames]
-    took = 1000 * (time.process_time() - began) / len(frames)
+    times.append(time.process_time())
     return {
         "size": frames[0].shape[1::-1],
-        "ms": round(took, 2),
+        "strength": strength,
+        "strength_ms": round(1000 * (times[1] - times[0]), 1),
+        "ms": round(1000 * (times[2] - times[1]) / len(frames), 2),
         **quality(frames, marked),
         "read": {name: bool(method.reads(change(marked))) for name, change in changes.items()},
     }
@@ -198,7 +209,7 @@ def on_video(frames: Frames, info: VideoInfo) -> dict[str, Callable[[Frames], Fr
 
 
 def on_picture(number: int) -> dict[str, Callable[[Frames], Frames]]:
-    slow = attacks.SLOW_PICTURES if number % 6 == 0 else {}
+    slow = attacks.SLOW_PICTURES if number % 8 == 0 else {}
     changes = {**attacks.PICTURES, **attacks.STRONG_PICTURES, **slow}
     return {name: lambda marked, change=change: [change(marked[0])] for name, change in changes.items()}
 
@@ -213,13 +224,13 @@ def measure(method: Any, given: argparse.Namespace, log: Log) -> None:
     wanted = None if ours else thinned(list(log.of("picture", "vitface")), given.others_pictures)
     for number, (name, image) in enumerate(material.pictures(given.clips, given.pictures, given.frames, given.drawn)):
         if not log.has("picture", method.name, name) and (wanted is None or name in wanted):
-            log.add("picture", method.name, name, tried(method, [image], None, on_picture(number)))
+            log.add("picture", method.name, name, tried(method, [image], False, on_picture(number)))
     if method.name == "blind-watermark":
         return
     wanted = None if ours else thinned(list(log.of("video", "vitface")), given.others_stretches)
     for name, frames, info in material.stretches(given.clips, given.seconds, given.stretches):
         if not log.has("video", method.name, name) and (wanted is None or name in wanted):
-            log.add("video", method.name, name, tried(method, frames, FRAME, on_video(frames, info)))
+            log.add("video", method.name, name, tried(method, frames, True, on_video(frames, info)))
 
 
 def false_alarms(given: argparse.Namespace, log: Log) -> None:
@@ -298,9 +309,9 @@ def show(given: argparse.Namespace) -> None:
     """Unmarked, marked, and their difference amplified, side by side."""
     given.show.mkdir(parents=True, exist_ok=True)
     mark = Watermark(RECORD, KEY)
-    for name, frames, _ in material.stretches(given.clips, 0.1, 1):
+    for name, frames, _ in material.stretches(given.clips, given.seconds, 1):
         before = frames[0]
-        for kind, strength in (("video", FRAME), ("picture", None)):
+        for kind, strength in (("video", mark.strength(_spread(frames, SAMPLES))), ("picture", None)):
             after = mark.embed(before, strength)
             gap = np.clip((after.astype(int) - before) * GAIN + 128, 0, 255).astype(np.uint8)
             media.write_image(given.show / f"{name} {kind}.png", np.concatenate([before, after, gap], axis=1))

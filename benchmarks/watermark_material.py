@@ -15,6 +15,7 @@ from lib_vitface.errors import InputError
 from lib_vitface.types import Image, VideoInfo
 
 SMALLEST = 128  # px, short side of a picture that is worth a mark
+LARGEST, SMALLER = 768, 512  # short sides: larger pictures are brought down, or they would take most of the time
 
 Named = Iterator[tuple[str, Image]]
 
@@ -64,7 +65,7 @@ def frames_as_pictures(clips: Sequence[Path], each: int) -> Named:
 
 
 def stored(paths: Sequence[Path]) -> Named:
-    """Pictures from files and folders, once each, without those that are too small."""
+    """Pictures from files and folders, once each, without those that are too small, large ones scaled."""
     seen = set()
     for path in media.list_media(paths):
         if not media.is_image(path):
@@ -76,7 +77,9 @@ def stored(paths: Sequence[Path]) -> Named:
         known = hashlib.sha256(image.tobytes()).digest()
         if min(image.shape[:2]) >= SMALLEST and known not in seen:
             seen.add(known)
-            yield path.name, np.ascontiguousarray(image)
+            # Many are called `1920x1080.jpg`.
+            name = f"{path.name} {known.hex()[:6]}"
+            yield name, sized(image, SMALLER) if min(image.shape[:2]) > LARGEST else np.ascontiguousarray(image)
 
 
 def rendered(count: int) -> Named:

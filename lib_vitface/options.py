@@ -163,13 +163,12 @@ def _check(item: Declared, value: Any) -> None:
 def range_text(spec: Spec) -> str:
     """The allowed range in words, e.g. `0 to 1` or `at least 1 px`; empty where there is none."""
     unit = f" {spec.unit}" if spec.unit else ""
-    if spec.low is not None and spec.high is not None:
-        return f"{spec.low:g} to {spec.high:g}{unit}"
-    if spec.low is not None:
-        return f"at least {spec.low:g}{unit}"
-    if spec.high is not None:
-        return f"at most {spec.high:g}{unit}"
-    return ""
+    low, high = ("" if limit is None else f"{limit:.15g}" for limit in (spec.low, spec.high))  # 10000000, not 1e+07
+    if low and high:
+        return f"{low} to {high}{unit}"
+    if low:
+        return f"at least {low}{unit}"
+    return f"at most {high}{unit}" if high else ""
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -187,7 +186,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
             ready[name] = _convert(item, values[name])
             _check(item, ready[name])
         elif item.required:
-            raise InputError(f"{item.flag}: a value is needed ({item.spec.help})")
+            raise InputError(f"{item.flag}: a value is needed ({item.spec.help.rstrip('.')}).")
     return cls(**ready)
 
 

@@ -26,8 +26,7 @@ spec.loader.exec_module(ablation)
 def test_every_row_is_a_setting_of_its_own(tmp_path: Path) -> None:
     made = []
     for row in ablation.ROWS.values():
-        common = {"source": tmp_path, "target": tmp_path, "model": tmp_path, "start": "nothing"}
-        options = build(TrainOptions, {**common, **row})
+        options = build(TrainOptions, {"source": tmp_path, "target": tmp_path, "model": tmp_path, **row})
         make_config(options)
         made.append(options)
     assert len(set(map(repr, made))) == len(made)
@@ -120,7 +119,6 @@ def test_a_queue_goes_on_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stored["summary"]["vit"]["s to saehd-df's quality"]["mean"] == 5
     settings = bench.settings("+renderer#3")
     assert settings["renderer"] and settings["seed"] == 3 and settings["save_minutes"] == pytest.approx(10 / 24)
-    assert settings["start"] == "nothing" and bench.settings("+base#0")["start"] == "base"
 
 
 def test_figures_are_picked_out_of_an_evaluation() -> None:

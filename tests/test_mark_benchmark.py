@@ -27,6 +27,9 @@ class OnlyBright:
     def __init__(self) -> None:
         self.marked = 0
 
+    def strength(self, frames: Sequence[np.ndarray]) -> float:
+        return 0.7
+
     def embed(self, image: np.ndarray, strength: float | None) -> np.ndarray:
         self.marked += 1
         return np.where(image < 255, image + 1, image).astype(np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 from lib_vitface.assets import locate
 from lib_vitface.errors import InputError, MissingDependencyError
 from lib_vitface.faces import align
+from lib_vitface.faces.engines import network
 from lib_vitface.faces.outside import InsightFaceEmbedder
 from lib_vitface.types import Embedder, Face, Floats, Image
 
@@ -31,14 +32,14 @@ _DLIB_PADDING = 0.25
 
 
 class SFaceEmbedder:
-    """SFace (Zhong et al. 2021, arXiv:2205.12010), 128 numbers, through OpenCV. Used for selection."""
+    """SFace (Zhong et al. 2021, arXiv:2205.12010), 128 numbers. Used for selection."""
 
     def __init__(self) -> None:
-        self._net = cv2.FaceRecognizerSF.create(str(locate("sface")), "")
+        self._net = network("sface", 1.0)
 
     def __call__(self, image: Image, face: Face) -> Floats:
-        chip = align.five_point_chip(image, face.points)
-        return unit(self._net.feature(cv2.cvtColor(chip, cv2.COLOR_RGB2BGR)).ravel())
+        (look,) = self._net(align.five_point_chip(image, face.points))
+        return unit(look.ravel())
 
 
 class DlibEmbedder:

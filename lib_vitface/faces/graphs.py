@@ -56,6 +56,62 @@ def read_onnx(path: Path) -> Graph:
     return Graph(_ordered(nodes, {*constants, *inputs}, path), constants, inputs, tuple(named[12]))
 
 
+def unpacked_onnx(path: Path) -> bytes:
+    """The same network with weights in float32, where they are whole numbers with a factor for each block of them: not every engine
+    reads those. Raises `InputError` where the file is damaged."""
+    graph = read_onnx(path)
+    known, made = dict(graph.constants), set[str]()
+    for node in graph.nodes:
+        if node.kind in ("DequantizeLinear", "Reshape") and all(i in known for i in node.inputs):
+            known[node.outputs[0]] = _unpacked(node, [known[i] for i in node.inputs])
+            made.add(node.outputs[0])
+    read = {i for node in graph.nodes if node.outputs[0] not in made for i in node.inputs}
+
+    def stays(number: int, value: Any) -> bool:
+        if number == 1:
+            return _onnx_node(value).outputs[0] not in made
+        if number == 5:
+            return _onnx_tensor(value)[0] in read
+        return number != 13 and (number != 11 or _text(dict(_fields(value))[1]) not in known)  # 13: what lies between
+
+    data = list(_fields(memoryview(path.read_bytes())))
+    parts = [part for part in _fields(dict(data)[7]) if stays(*part)]
+    parts += [(5, _written_tensor(name, known[name])) for name in sorted(made & read)]
+    return _message([(number, _message(parts) if number == 7 else value) for number, value in data])
+
+
+def _unpacked(node: Node, x: list[Array]) -> Array:
+    if node.kind == "Reshape":
+        return x[0].reshape(x[1].tolist())
+    axis, block = node.settings["axis"], node.settings["block_size"]
+    length = x[0].shape[axis]
+    scale, zero = (np.repeat(one.astype(np.float32), block, axis).take(range(length), axis) for one in x[1:])
+    return (x[0].astype(np.float32) - zero) * scale
+
+
+def _written_tensor(name: str, values: Array) -> bytes:
+    shape: list[tuple[int, Any]] = [(1, side) for side in values.shape]
+    return _message([*shape, (2, 1), (8, name.encode()), (9, values.astype("<f4").tobytes())])
+
+
+def _message(fields: list[tuple[int, Any]]) -> bytes:
+    """A protobuf message of numbers and bytes; the opposite of `_fields`."""
+    out = bytearray()
+    for number, value in fields:
+        whole = isinstance(value, int)
+        out += _written_number(number << 3 | (0 if whole else 2)) + _written_number(value if whole else len(value))
+        out += b"" if whole else value
+    return bytes(out)
+
+
+def _written_number(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
 def _ordered(nodes: list[Node], known: set[str], path: Path) -> tuple[Node, ...]:
     """The nodes so that each comes after those it reads from."""
     done: list[Node] = []

@@ -1,4 +1,4 @@
-"""Dense face landmarks by the MediaPipe face mesh, run by OpenCV's own network engine."""
+"""Dense face landmarks by the MediaPipe face mesh."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.assets import locate
 from lib_vitface.faces import align, mesh
+from lib_vitface.faces.engines import network
 from lib_vitface.types import Face, Floats, Image, Matrix
 
 _SIZE = 192
@@ -46,8 +46,7 @@ class MeshLandmarker:
     def __init__(self, passes: int = 3, eyes: bool = True) -> None:
         """`passes`: looks at a newly detected face; `eyes`: refine the lids by the eye network."""
         self.passes = passes
-        self._net = cv2.dnn.readNetFromTFLite(str(locate("face_mesh")))
-        self._outputs = self._net.getUnconnectedOutLayersNames()
+        self._net = network("face_mesh", 1 / 255)
         self._eyes = EyeNet()
         self._refine = eyes
 
@@ -59,16 +58,19 @@ class MeshLandmarker:
         wanted = self.passes if face.landmarks is None else max(1, self.passes - 1)
         matrix = roi_matrix(face)
         for count in range(1, _MAX_PASSES + 1):
-            face = self._look(image, face, matrix)
+            face = self._look(image, face, matrix, rough=count < wanted)
             before, matrix = matrix, roi_matrix(face)
             if count >= wanted and _moved(before, matrix) < _SETTLED:
                 break
         return self._eyes.refine(image, face) if self._refine else face
 
-    def _look(self, image: Image, face: Face, matrix: Matrix) -> Face:
-        picture = align.warp(image, matrix, _SIZE, border=cv2.BORDER_CONSTANT)
-        self._net.setInput(cv2.dnn.blobFromImage(picture, 1 / 255))
-        results = self._net.forward(self._outputs)
+    def _look(self, image: Image, face: Face, matrix: Matrix, rough: bool) -> Face:
+        """`rough`: only the next look's square hangs on this one, for which a picture that is not smoothed will do."""
+        if rough:
+            picture = np.asarray(cv2.warpAffine(image, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR), np.uint8)
+        else:
+            picture = align.warp(image, matrix, _SIZE, border=cv2.BORDER_CONSTANT)
+        results = self._net(picture)
         raw = next(r for r in results if r.size == mesh.POINT_COUNT * 3).reshape(-1, 3)
         logit = next(float(r.ravel()[0]) for r in results if r.size == 1)
         landmarks = align.apply(align.invert(matrix), raw).astype(np.float32)
@@ -79,15 +81,12 @@ class EyeNet:
     """Eye contour and iris of one eye (Ablavatski et al. 2020, arXiv:2006.11341)."""
 
     def __init__(self) -> None:
-        self._net = cv2.dnn.readNetFromTFLite(str(locate("iris")))
-        self._outputs = self._net.getUnconnectedOutLayersNames()
+        self._net = network("iris", 1 / 255)
 
     def __call__(self, image: Image, face: Face, left: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Contour `[71, 3]` and iris `[5, 3]` in frame pixels of the person's left or right eye."""
         matrix = eye_matrix(face, left)
-        picture = align.warp(image, matrix, _EYE_SIZE)
-        self._net.setInput(cv2.dnn.blobFromImage(picture, 1 / 255))
-        results = self._net.forward(self._outputs)
+        results = self._net(align.warp(image, matrix, _EYE_SIZE))
         back = align.invert(matrix)
         contour = next(r for r in results if r.size == 71 * 3).reshape(71, 3)
         iris = next(r for r in results if r.size == 5 * 3).reshape(5, 3)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lib_vitface.assets import locate
 from lib_vitface.errors import InputError
 from lib_vitface.faces import align, mesh
+from lib_vitface.faces.engines import network
 from lib_vitface.types import Floats, Image, Mask, Matrix
 
 # ------------------------------------------------------------------------------------------------ from the mesh
@@ -156,9 +157,8 @@ class HandFinder:
 
     def __init__(self, *, every: int = 4) -> None:
         self.every = every
-        self._palm_net = cv2.dnn.readNetFromTFLite(str(locate("palm_detection")))
+        self._palm_net = network("palm_detection", 1 / 255)
         self._hand_net = cv2.dnn.readNetFromTFLite(str(locate("hand_landmark")))
-        self._palm_outputs = self._palm_net.getUnconnectedOutLayersNames()
         self._hand_outputs = self._hand_net.getUnconnectedOutLayersNames()
         self.reset()
 
@@ -186,9 +186,7 @@ class HandFinder:
 
     def _palms(self, image: Image, square: Matrix) -> list[Matrix]:
         """Squares `frame_to_square` about the palms seen in a search square, best first."""
-        picture = align.warp(image, square, _PALM_SIZE, border=cv2.BORDER_CONSTANT)
-        self._palm_net.setInput(cv2.dnn.blobFromImage(picture, 1 / 255))
-        results = self._palm_net.forward(self._palm_outputs)
+        results = self._palm_net(align.warp(image, square, _PALM_SIZE, border=cv2.BORDER_CONSTANT))
         logits = next(r for r in results if r.shape[-1] == 1).ravel()
         boxes = next(r for r in results if r.shape[-1] == 18).reshape(-1, 18)
         found = []

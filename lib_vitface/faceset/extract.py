@@ -14,22 +14,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lib_vitface.errors import ConsentError, InputError, OutputError
 from lib_vitface.faceset import choice, inputs, quality, select
 from lib_vitface.faceset.finder import Finder, Found
-from lib_vitface.faceset.inputs import Input
+from lib_vitface.faceset.inputs import Input, Picture
 from lib_vitface.faceset.record import NOVEL, Record
 from lib_vitface.faceset.settings import FacesetOptions
 from lib_vitface.faceset.store import IMAGES, INDEX
 from lib_vitface.faceset.writer import LOCK, FacesetWriter, Progress, erase, sole_right
+from lib_vitface.media import overlap
 from lib_vitface.types import Face, Floats, Tick, no_tick
 from lib_vitface.workers import Map, workers
 
 _STRETCH = 8
+_AHEAD = 2  # pictures whose faces are found before those of the last one are stored
 _WINDOW = 48  # stored faces a new one is compared with, against repeats
 _SHARED = 8 * _STRETCH  # looked-at frames of a video that a worker is given at a time
 _FIXED = ("size", "image_format", "keep_strangers")
@@ -138,7 +139,7 @@ def _read_all(
             synthetic = is_synthetic is not None and is_synthetic(one.path)
             try:
                 skip = rows[place]["next_frame"]
-                _Reader(faceset, options, place, synthetic).read(looks(one, skip), one, skip, bar)
+                _Reader(faceset, options, place, synthetic).read(looks, one, skip, bar)
             except InputError as error:
                 if one.named:
                     raise
@@ -184,22 +185,35 @@ class _Looked:
     faces: Sequence[str | tuple[Found, Floats | Callable[[], Floats]]]
 
 
-def _looked(one: Input, options: FacesetOptions, finder: Finder, skip: int) -> Iterator[_Looked]:
+@dataclass(frozen=True)
+class _Seen:
+    """A picture and its faces with landmarks. `anew`: nothing of what was known before it is used for it."""
+
+    picture: Picture
+    faces: Sequence[Face]
+    anew: bool
+
+
+def _seen(one: Input, options: FacesetOptions, finder: Finder, skip: int) -> Iterator[_Seen]:
     """The pictures of an input from number `skip` on, where a stretch begins. Raises InputError for what cannot be read."""
     before: list[Face] | None = None
-    finder.begin()
     for picture in inputs.pictures(one, options, skip):
-        before = finder.faces(picture, before if one.kind == "video" else None)
-        if picture.still:
-            finder.begin()
-        faces: list[str | tuple[Found, Floats | Callable[[], Floats]]] = []
-        for number, face in enumerate(before):
-            found = finder.measure(picture, face, number)
-            faces.append(found if isinstance(found, str) else (found, partial(finder.embed, picture.image, face)))
-        yield _Looked(picture.index, faces)
-        if picture.index // _step(one, options) % _STRETCH == _STRETCH - 1:
-            finder.begin()
-            before = None
+        anew = before is None
+        before = finder.faces(picture, before)
+        yield _Seen(picture, before, anew)
+        last = picture.index // _step(one, options) % _STRETCH == _STRETCH - 1
+        before = None if picture.still or last else before
+
+
+def _looked(finder: Finder, seen: _Seen) -> _Looked:
+    """What there is to know of the faces of a picture. Of each input the pictures must come in order."""
+    if seen.anew:
+        finder.begin()
+    faces: list[str | tuple[Found, Floats | Callable[[], Floats]]] = []
+    for number, face in enumerate(seen.faces):
+        found = finder.measure(seen.picture, face, number)
+        faces.append(found if isinstance(found, str) else (found, finder.look(seen.picture, face, found)))
+    return _Looked(seen.picture.index, faces)
 
 
 def _step(one: Input, options: FacesetOptions) -> int:
@@ -228,7 +242,8 @@ class _Looker:
         def look(part: _Part) -> tuple[list[_Looked], str]:
             found = []
             try:
-                for one in itertools.islice(_looked(part.one, self.options, finder, part.skip), part.count):
+                for seen in itertools.islice(_seen(part.one, self.options, finder, part.skip), part.count):
+                    one = _looked(finder, seen)
                     faces = [f if isinstance(f, str) else (f[0], f[1]() if callable(f[1]) else f[1]) for f in one.faces]
                     found.append(replace(one, faces=faces))
             except InputError as error:
@@ -244,20 +259,40 @@ class _Looks:
     def __init__(self, options: FacesetOptions, finder: Finder, answers: Map | None) -> None:
         self._options, self._finder, self._answers = options, finder, answers
 
-    def __call__(self, one: Input, skip: int) -> Iterator[_Looked]:
-        """As `_looked`; the same pictures with the same faces."""
+    def __call__(self, one: Input, skip: int, take: Callable[[_Looked], None]) -> None:
+        """Hands on the pictures of an input from number `skip` on, in order. Raises InputError for what cannot be read, after what
+        could be was handed on, and what `take` raises."""
         if self._answers is None or one.kind != "video":
-            yield from _looked(one, self._options, self._finder, skip)
+            self._here(one, skip, take)
             return
         step = _step(one, self._options)
         count = _SHARED
         parts: Iterable[_Part] = (_Part(one, k * step, count) for k in itertools.count(-(-skip // step), count))
         for found, fault in self._answers(_Looker(self._options), parts):
-            yield from found
+            for looked in found:
+                take(looked)
             if fault:
                 raise InputError(fault)
             if len(found) < count:
                 return
+
+    def _here(self, one: Input, skip: int, take: Callable[[_Looked], None]) -> None:
+        """The next faces are looked for while these are measured, recognised and stored."""
+
+        def work(seen: _Seen | InputError) -> None:
+            if isinstance(seen, InputError):
+                raise seen
+            take(_looked(self._finder, seen))
+
+        overlap(_with_fault(_seen(one, self._options, self._finder, skip)), work, lambda _: None, _AHEAD)
+
+
+def _with_fault(seen: Iterator[_Seen]) -> Iterator[_Seen | InputError]:
+    """What cannot be read comes last, as an item of its own: it must not overtake what was read before it."""
+    try:
+        yield from seen
+    except InputError as fault:
+        yield fault
 
 
 class _Reader:
@@ -267,15 +302,19 @@ class _Reader:
         self.faceset, self.options, self.place, self.synthetic = faceset, options, place, synthetic
         self._begin()
 
-    def read(self, looks: Iterator[_Looked], one: Input, skip: int, bar: _Bar) -> None:
+    def read(self, looks: _Looks, one: Input, skip: int, bar: _Bar) -> None:
         """Everything from picture `skip` on. Raises InputError for what cannot be read."""
-        for looked in looks:
+
+        def take(looked: _Looked) -> None:
+            nonlocal skip
             order = looked.index // _step(one, self.options)
             self._take(looked)
             skip = looked.index + 1
             bar.at(order + 1)
             if order % _STRETCH == _STRETCH - 1:
                 self._commit(skip)
+
+        looks(one, skip, take)
         self._commit(skip, done=True)
 
     def _begin(self) -> None:

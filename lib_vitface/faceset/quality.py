@@ -21,9 +21,11 @@ LIGHT = ("level", "side", "above", "warmth")
 -1..1); red against blue (-1..1)."""
 
 MEASURED_PX = 256
+_SMEARED_PX = 11
 _CRUSHED, _BURNT = 16, 250
 _RIDGE = 0.02
 _LIGHT_PX = 64
+_GLANCE_PX = 32
 _LIDS = {"right": (159, 145), "left": (386, 374)}
 
 
@@ -41,8 +43,6 @@ def sharpness(crop: Image, landmarks: Floats) -> float:
     Chosen by measurement on seven clips against the variance of the Laplacian and Tenengrad: it depends least on contrast,
     noise and person. Untouched faces 0.46..0.56, Gaussian blur of 2 px 0.28..0.34, motion blur of 9 px 0.25..0.30.
     """
-    from skimage.measure import blur_effect
-
     size = crop.shape[0]
     factor = MEASURED_PX / size
     low = np.clip(landmarks[:, :2].min(axis=0), 0, size - 1).astype(int)
@@ -52,7 +52,22 @@ def sharpness(crop: Image, landmarks: Floats) -> float:
     grey = part if factor == 1 else cv2.resize(part, None, fx=factor, fy=factor, interpolation=method)
     if min(grey.shape) < 12 or np.ptp(grey) == 0:
         return 0.0
-    return float(np.clip(1.0 - blur_effect(grey, h_size=11), 0.0, 1.0))
+    return float(np.clip(1.0 - max(_blur(grey, across) for across in (False, True)), 0.0, 1.0))
+
+
+def _blur(grey: NDArray[np.uint8], across: bool) -> float:
+    """How much of the slopes along one axis is left after a mean over `_SMEARED_PX`: 0 crisp, 1 smeared. Rows and columns at the
+    edge do not count."""
+    image = grey.astype(np.float32)
+    mean, axis = ((_SMEARED_PX, 1), (1, 0)) if across else ((1, _SMEARED_PX), (0, 1))
+    smeared = cv2.blur(image, mean, borderType=cv2.BORDER_REFLECT)
+    slope, left = (
+        np.abs(cv2.Sobel(one, cv2.CV_32F, *axis, ksize=3, borderType=cv2.BORDER_REFLECT))[2:-1, 2:-1]
+        for one in (image, smeared)
+    )
+    total = float(slope.sum(dtype=np.float64))
+    gone = float(cv2.subtract(slope, cv2.min(slope, left)).sum(dtype=np.float64))
+    return 1.0 - gone / total if total > 0 else 1.0
 
 
 def share(part: Mask, whole: Mask) -> float:
@@ -63,12 +78,13 @@ def share(part: Mask, whole: Mask) -> float:
 
 def exposure(crop: Image, hull: Mask) -> float:
     """Share of the face's pixels that are neither crushed to black nor burnt out, 0..1."""
-    inside = crop[hull > 0.5]
-    if not len(inside):
+    inside = cv2.compare(hull, 0.5, cv2.CMP_GT)
+    total = cv2.countNonZero(inside)
+    if not total:
         return 0.0
-    luma = cv2.cvtColor(inside[None], cv2.COLOR_RGB2GRAY)[0]
-    good = (luma >= _CRUSHED) & (inside.max(axis=1) <= _BURNT)
-    return float(good.mean())
+    light = cv2.inRange(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), _CRUSHED, 255)
+    good = cv2.bitwise_and(light, cv2.inRange(crop, (0, 0, 0), (_BURNT, _BURNT, _BURNT)), mask=inside)
+    return cv2.countNonZero(good) / total
 
 
 def light(crop: Image, landmarks: Floats) -> Floats:
@@ -155,6 +171,17 @@ def fingerprint(crop: Image) -> int:
     grey = cv2.cvtColor(np.ascontiguousarray(crop[edge : size - edge, edge : size - edge]), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
+
+
+def glance(crop: Image) -> Floats:
+    """The middle half of a crop in grey at 32 px, less its mean and at length one, `[1024]`: the product of two, -1..1, says how
+    alike they look, whatever the exposure."""
+    size = crop.shape[0]
+    middle = np.ascontiguousarray(crop[size // 4 : size - size // 4, size // 4 : size - size // 4])
+    small = cv2.resize(middle, (_GLANCE_PX, _GLANCE_PX), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
+    grey -= grey.mean()
+    return grey / max(float(np.linalg.norm(grey)), 1e-6)
 
 
 def change(a: Floats, b: Floats, size: int) -> float:

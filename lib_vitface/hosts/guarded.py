@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from lib_vitface.errors import InputError, OutputError, ViTFaceError
-from lib_vitface.ui.site import Site, safe_name
+from lib_vitface.ui.site import Site
 
 Guard = Callable[[Request], None]
 Handler = Callable[[Request], Any]
@@ -102,7 +102,7 @@ def describe(error: RequestValidationError) -> str:
 
 async def receive_upload(site: Site, request: Request, name: str) -> Path:
     """Streams the body into the workspace's uploads; raises `TooLargeError`, `InputError` or `OutputError`."""
-    if not safe_name(name).strip("."):
+    if not name.strip():
         raise InputError("name: a file name is needed.")
     site.uploads.mkdir(parents=True, exist_ok=True)
     temporary = site.uploads / f".{os.getpid()}-{time.monotonic_ns()}.upload"

@@ -14,13 +14,10 @@ TITLE = "ViTFace"
 ATTRIBUTE = "vitface"  # of the WebUI's processing object: names and values of the swap that was asked for
 AXES = {"model": str, "opacity": float, "denoise": float}
 _AXIS_NAMES = {"model": "model", "opacity": "strength", "denoise": "denoise"}
-_LOCAL = {
-    "device",
-    "face_picture",
-    "detector",
-    "denoise_checkpoint",
-    "denoise_config",
-}  # mean nothing on another machine, or name a private file
+_LOCAL = {  # mean nothing on another machine, or name a private file
+    *("device", "backend", "detector", "denoise_checkpoint", "denoise_config"),
+    *("face_picture", "also", "reference", "references"),
+}
 
 
 def key_of(item: Declared) -> str:

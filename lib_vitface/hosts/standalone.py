@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow", type=Path, action="append", default=[], metavar="DIR", help="A further folder to use."
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+    parser.add_argument("--device", default="auto", help="Device where a form says auto: auto, cpu, cuda, cuda:1, mps.")
     parser.add_argument("--open", action="store_true", help="Open the page in the browser.")
     return parser
 

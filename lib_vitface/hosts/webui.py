@@ -60,7 +60,7 @@ def settings() -> None:
     add("vitface_folders", folders)
     add(
         "vitface_device",
-        info("auto", "Device of pictures and previews", gr.Textbox, section=_SECTION).info(
+        info("auto", "Device where a form leaves it at “auto”", gr.Textbox, section=_SECTION).info(
             "auto, cpu, cuda, cuda:1, mps"
         ),
     )

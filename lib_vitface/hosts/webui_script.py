@@ -31,11 +31,13 @@ class ViTFaceScript(scripts.Script):
         self.form = forms.Form(webui_site.make_site(), "swap", prefix)
         forms.build_items(self.form, picture_items())
         self.form.wire()
-        for name in ("model", "face_picture"):
-            self.form.component(name).do_not_save_to_config = True  # may be gone at the next start
-        model = self.form.component("model")
+        for item, component in zip(self.form.items, self.form.components, strict=True):
+            component.do_not_save_to_config = item.type is Path  # may be gone at the next start
         create_refresh_button(
-            model, lambda: None, lambda: {"choices": webui_site.make_site().names("model")}, f"{prefix}-refresh"
+            self.form.lists,
+            lambda: None,
+            lambda: {"choices": webui_site.make_site().names("model")},
+            f"{prefix}-refresh",
         )
         pairs = list(zip(self.form.items, self.form.components, strict=True))
         self.infotext_fields = [(control, script_values.from_infotext(item)) for item, control in pairs]
@@ -43,10 +45,8 @@ class ViTFaceScript(scripts.Script):
         return list(self.form.components)
 
     def run(self, p: Any, *values: Any) -> Any:
-        items = picture_items()
-        given = {item.name: value for item, value in zip(items, values, strict=False) if value not in (None, "")}
         try:
-            setattr(p, ATTRIBUTE, script_values.checked(given))
+            setattr(p, ATTRIBUTE, script_values.checked(forms.filled(picture_items(), values)))
             webui_site.renewed_studio().prepare(getattr(p, ATTRIBUTE))
         except ViTFaceError as error:
             if getattr(p, "is_api", False):  # Forge would answer a program with a bare “Internal Server Error”

@@ -34,12 +34,23 @@ class Publisher:
         self._watermark = Watermark(consent_id, key)
         self._seal = seal
         self._label: Label | None = None
+        self._strength = FRAME
 
     def labelled(self, label: Label | None, reason: str = "") -> Publisher:
         """The same door for a video with this visible label; without one the `reason` goes into the statement."""
         door = copy.copy(self)
         door._label = label
         door.said = replace(self.said, label_box=None if label is None else label.box, no_label=reason)
+        return door
+
+    def strength(self, frames: Sequence[Image]) -> float:
+        """How strongly a video with these frames `[H, W, 3]` in it is to be marked, see `Watermark.strength`."""
+        return self._watermark.strength([self._labelled(image) for image in frames])
+
+    def of_strength(self, strength: float) -> Publisher:
+        """The same door for a video whose every frame is marked so strongly: a change between frames would be seen as a flicker."""
+        door = copy.copy(self)
+        door._strength = strength
         return door
 
     @property
@@ -78,7 +89,14 @@ class Publisher:
     def segment(self, path: Path, info: VideoInfo, settings: media.EncodeSettings) -> Iterator[FrameSink]:
         """A part of a video; every frame is labelled and marked on its way in."""
         with media.FrameWriter(path, info, settings) as writer:
-            yield _Marking(writer, self._watermark, self._label)
+            yield _Marking(writer, self._frame)
+
+    def _labelled(self, image: Image) -> Image:
+        return image if self._label is None else self._label.draw(image)
+
+    def _frame(self, image: Image) -> Image:
+        # embed, not ensure: a frame of footage that was marked before gets its own mark all the same, at half the cost
+        return self._watermark.embed(self._labelled(image), self._strength)
 
     def join(
         self,
@@ -119,10 +137,8 @@ class Publisher:
 
 
 class _Marking:
-    def __init__(self, writer: media.FrameWriter, watermark: Watermark, label: Label | None) -> None:
-        self._writer, self._watermark, self._label = writer, watermark, label
+    def __init__(self, writer: media.FrameWriter, change: Callable[[Image], Image]) -> None:
+        self._writer, self._change = writer, change
 
     def write(self, frame: Frame) -> None:
-        image = frame.image if self._label is None else self._label.draw(frame.image)
-        # embed, not ensure: a frame of footage that was marked before gets its own mark all the same, at half the cost
-        self._writer.write(replace(frame, image=self._watermark.embed(image, FRAME)))
+        self._writer.write(replace(frame, image=self._change(frame.image)))

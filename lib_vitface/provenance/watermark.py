@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -25,14 +25,23 @@ from lib_vitface.provenance.code import Payload, encode, keyed_code, short_id
 from lib_vitface.provenance.reading import HIGH_PASS, Reading, grey, normalised, read
 from lib_vitface.types import Floats, Image
 
-FRAME = 0.7
-"""Root mean square of what is added to luma, in grey levels, in a frame of a video, many of which are read together. It is a
-static pattern under a moving face, so in video it also costs steadiness."""
+FRAME, FRAME_MOST = 0.7, 1.8
+"""Root mean square of what is added to luma, in grey levels, in the frames of a video, many of which are read together: at least
+and at most. It is a static pattern under a moving face, so in video it also costs steadiness."""
+FRAME_SSIM = 0.988
+"""Likeness to the unmarked, mean of some frames, that is kept where more than `FRAME` is wanted."""
+SAMPLES = 7
+"""Frames, spread over a video, from which its strength is found."""
 STILL = (0.8, 2.4)
 """The same in a picture that stands alone: at least and at most (40.5 dB). Between them the picture decides, by `SSIM`."""
 SSIM = 0.985
 """Likeness to the unmarked that a still keeps. Texture hides more of the mark and needs more of it, so an even strength is seen
 too well in smooth pictures and lost in rough ones."""
+_STEP = 0.1  # between the strengths that are tried
+_JPEG, _LEFT = (
+    30,
+    15.0,
+)  # quality, and score that a frame's mark keeps after it: then H.265 at CRF 28 leaves it in many together
 _LOSSES = (0.0130, 0.0144)  # of likeness that a still comes to rest at: close to what `SSIM` allows, and below it
 _TRIES = 6
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # of structural similarity
@@ -64,17 +73,35 @@ class Watermark:
         detail = normalised(grey(image))
         if rms is not None:
             return self._added(image, *detail, rms)
-        low, high = STILL
+        likeness, (low, high) = Likeness(image), STILL
         rms, wanted = math.sqrt(low * high), sum(_LOSSES) / 2
         for _ in range(_TRIES):
             marked = self._added(image, *detail, rms)
-            loss = 1.0 - ssim(image, marked)
+            loss = 1.0 - likeness(marked)
             # The loss grows nearly as the square of the strength.
             better = min(max(rms * math.sqrt(wanted / max(loss, 1e-6)), low), high)
             if _LOSSES[0] <= loss <= _LOSSES[1] or better == rms:
                 break
             rms = better
         return marked
+
+    def strength(self, frames: Sequence[Image]) -> float:
+        """One strength for all frames of a video, from `SAMPLES` of them: the least that is still there after strong compression.
+
+        What a codec leaves of a mark depends on how soft the footage is: sharp footage has the detail that makes it keep the mark's
+        frequencies. So it is tried on single frames, as JPEG, which is quick and the same everywhere.
+        """
+        some = [(image, normalised(grey(image)), Likeness(image)) for image in frames]
+        chosen = FRAME
+        for rms in np.arange(FRAME, FRAME_MOST + _STEP / 2, _STEP).round(3).tolist() if some else ():
+            marked = [self._added(image, *detail, rms) for image, detail, _ in some]
+            if rms > FRAME and np.mean([like(m) for m, (_, _, like) in zip(marked, some, strict=True)]) < FRAME_SSIM:
+                break
+            chosen = rms
+            # The median: a black frame, as films begin with, holds no mark of any strength.
+            if np.median([self.seen(_compressed(image)) for image in marked]) >= _LEFT:
+                break
+        return chosen
 
     def _added(self, image: Image, residual: Floats, contrast: Floats, rms: float) -> Image:
         height, width = image.shape[:2]
@@ -119,22 +146,37 @@ class Watermark:
         return pattern.tile_of(self._moved * amplitude)
 
 
-def ssim(a: Image, b: Image) -> float:
-    """Structural similarity -1..1 of RGB pictures `[H, W, 3]` (Wang et al. 2004): even windows of 7 px, mean over colours.
+def _compressed(image: Image) -> Image:
+    """What JPEG leaves of the luma, RGB."""
+    data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), [cv2.IMWRITE_JPEG_QUALITY, _JPEG])[1]
+    return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB))
 
+
+class Likeness:
+    """Structural similarity -1..1 to one RGB picture `[H, W, 3]` (Wang et al. 2004): even windows of 7 px, mean over colours.
+
+    Looks at every third window down and across, which overlap as they are, and works out once what depends on this picture alone.
     `metrics` has one too, whose Gaussian windows need a picture of 11 px and more.
     """
-    total = 0.0
-    for x, y in zip(cv2.split(a.astype(np.float32)), cv2.split(b.astype(np.float32)), strict=True):
-        mean_x, mean_y = _window(x), _window(y)
-        products, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-        joint, apart = _window(x * y) - products, _window(x * x + y * y) - squares
-        total += float(np.mean((2 * products + _C1) * (2 * joint + _C2) / ((squares + _C1) * (apart + _C2))))
-    return total / a.shape[2]
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._mean = _windows(image)
+        self._squares = self._mean * self._mean
+        self._spread = _windows(image, image) - self._squares
+
+    def __call__(self, other: Image) -> float:
+        mean = _windows(other)
+        products, squares = self._mean * mean, self._squares + mean * mean
+        joint = _windows(self._image, other) - products
+        apart = self._spread + self._squares + _windows(other, other) - squares
+        return float(np.mean((2 * products + _C1) * (2 * joint + _C2) / ((squares + _C1) * (apart + _C2))))
 
 
-def _window(values: Floats) -> Floats:
-    return np.asarray(cv2.blur(values, (7, 7)))
+def _windows(image: Image, times: Image | None = None) -> Floats:
+    """Means of the picture, or of its product with another, in windows of 7 px: every third, float32."""
+    values = image if times is None else cv2.multiply(image, times, dtype=cv2.CV_32F)
+    return np.asarray(cv2.boxFilter(values, cv2.CV_32F, (7, 7))[::3, ::3])
 
 
 def _strength(contrast: Floats, rms: float) -> Floats:

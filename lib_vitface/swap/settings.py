@@ -74,14 +74,6 @@ class PlainSwapOptions:
         advanced=True,
     )
 
-    shape: float = option(
-        0.0,
-        help="How far the new face takes the source's own proportions, within the footage's outline; 0 keeps the footage's; vit only.",
-        group=_LOOK,
-        low=0,
-        high=1,
-    )
-
     face: str = option(
         "largest",
         help="The person to replace, as seen over the whole video: who is largest, furthest left or right, at a place "
@@ -111,6 +103,13 @@ class PlainSwapOptions:
         advanced=True,
     )
 
+    shape: float = option(
+        0.0,
+        help="How far the new face takes the source's own proportions, within the footage's outline; 0 keeps the footage's; vit only.",
+        group=_LOOK,
+        low=0,
+        high=1,
+    )
     color: str = option(
         "rct",
         help="Colour transfer towards the footage: rct (mean and spread), lct and mkl (linear), idt and sot (full "

@@ -7,6 +7,7 @@ that was not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -28,6 +29,7 @@ from lib_vitface.media.container import writing
 from lib_vitface.models.checkpoint import INDEX
 from lib_vitface.options import to_dict
 from lib_vitface.provenance.label import place
+from lib_vitface.provenance.watermark import SAMPLES
 from lib_vitface.swap.analysis import ChunkReader, HandWatch, Observer, Seen, load_seen, save_seen
 from lib_vitface.swap.chunks import ChunkWork, changed, segment_name
 from lib_vitface.swap.denoise import Guard, Redrawer
@@ -36,7 +38,7 @@ from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.steady import Counts, SteadyRedraw
 from lib_vitface.swap.stream import FrameStream
-from lib_vitface.types import Denoiser, Floats, Frame, SwapModel, Tick, no_tick
+from lib_vitface.types import Denoiser, Floats, Frame, Image, SwapModel, Tick, no_tick
 from lib_vitface.workers import workers
 
 if TYPE_CHECKING:
@@ -263,9 +265,11 @@ class _Run:
         before = load_seen(self.folder / f"analysis-{first - 1:05}.npz")[-1] if first else None
         expected = self._expected_frames()
         seen: list[Seen] = []
-        count = start
+        count, last = start, 0.0
 
         def work(frame: Frame) -> Seen | None:
+            nonlocal last
+            last = float(frame.time)
             if frame.index < start and before is not None:
                 observer.go_on_from(frame.image, before)
                 return None
@@ -284,7 +288,7 @@ class _Run:
         self._overlap("analysis", self._frames(max(start - 1, 0)), work, write)
         if seen:
             self._save_seen(count // chunk, seen)
-        self.claim.add_chunk("analysed", 0, data={"frames": count})
+        self.claim.add_chunk("analysed", 0, data={"frames": count, "last_s": last})
         return count
 
     def _save_seen(self, number: int, seen: list[Seen]) -> None:
@@ -317,13 +321,37 @@ class _Run:
         return plan
 
     def _door(self, count: int) -> Publisher:
-        """The door with the label in one corner for the whole video: where all faces of all frames are least."""
-        if not self.options.label:
-            return self.publisher.labelled(None, self.options.label_reason.strip())
-        chunk = self.options.chunk_frames
-        seen = ChunkReader(lambda n: self.folder / f"analysis-{n:05}.npz", load_seen, chunk)
-        boxes = (face.box for one in seen.run(count) for face in one.faces)
-        return self.publisher.labelled(place((self.info.height, self.info.width), boxes))
+        """The door with the label in one corner for the whole video, where all faces of all frames are least, and one strength of
+        the mark."""
+        if self.options.label:
+            chunk = self.options.chunk_frames
+            seen = ChunkReader(lambda n: self.folder / f"analysis-{n:05}.npz", load_seen, chunk)
+            boxes = (face.box for one in seen.run(count) for face in one.faces)
+            door = self.publisher.labelled(place((self.info.height, self.info.width), boxes))
+        else:
+            door = self.publisher.labelled(None, self.options.label_reason.strip())
+        return door.of_strength(self._strength(door))
+
+    def _strength(self, door: Publisher) -> float:
+        """How strongly this video's frames are marked: found once and noted, so that all segments agree, whenever and wherever they
+        are written. The footage is asked, not the result, which is not there yet."""
+        noted = self.claim.store.chunks(self.claim.job.id, "strength").get(0)
+        if noted is not None:
+            return float(noted.data["rms"])
+        strength = door.strength(self._samples())
+        self.claim.add_chunk("strength", 0, data={"rms": strength})
+        return strength
+
+    def _samples(self) -> list[Image]:
+        """Frames spread over the footage; fewer where it has places that cannot be reached by themselves."""
+        first = self.options.start_s or 0.0
+        last = self.claim.store.chunks(self.claim.job.id, "analysed")[0].data.get("last_s", first)
+        found = []
+        for k in range(SAMPLES):
+            time = first + max(last - first, 0.0) * (k + 0.5) / SAMPLES
+            with contextlib.suppress(InputError):
+                found.append(next(media.read_frames(self.options.input, time, self.options.end_s)).image)
+        return found
 
     # ------------------------------------------------------------------------------------------------ second pass
 

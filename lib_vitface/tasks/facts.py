@@ -34,7 +34,7 @@ OPTIONAL = {
     "onnx": "writing exported models",
     "onnxscript": "writing exported models",
     "onnxruntime": "running exported models",
-    "openvino": "running exported models faster on processors",
+    "openvino": "running exported models, and what looks at faces, faster on processors",
     "accelerate": "training in several processes (--processes)",
     "faiss": "telling apart the people of more than 50,000 faces",
     "ray": "sharing a video among processes or machines (--workers)",

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from lib_vitface.assets import models_folder
 from lib_vitface.errors import CheckpointError, InputError, OutputError
 from lib_vitface.models.config import ViTSwapperConfig, config_from_dict, config_to_dict
 from lib_vitface.models.swapper import ViTSwapper
@@ -43,25 +42,17 @@ def write_base(
         raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
 
 
-def shipped_base(preset: str) -> Path | None:
-    """The base that comes with this program for a preset, where there is one (models/base.md)."""
-    path = models_folder() / f"base-{preset}.safetensors"
-    return path if path.is_file() else None
-
-
-def load_base(path: Path, model: torch.nn.Module, *, asked: bool = True) -> dict[str, Any] | None:
+def load_base(path: Path, model: torch.nn.Module) -> dict[str, Any]:
     """Takes what a base knows into a fresh model; parts that it does not know stay fresh. Returns its facts, and which `share` of the
-    model's weights came from it. One of other sizes gives None where nobody `asked` for it.
+    model's weights came from it.
 
-    Raises `InputError` where the model is no vit or the file is none, `CheckpointError` where its sizes are others or it is damaged.
+    Raises `InputError` where the model is no vit or the file is none, `CheckpointError` where its sizes are others.
     """
     if not isinstance(model, ViTSwapper):
         raise InputError("--base: only vit models start from a base.")
     config, facts, found = _read(path)
     mine = replace(model.config, resolution=config.resolution)
     if (config.encoder, config.widths, config.cover_width) != (mine.encoder, mine.widths, mine.cover_width):
-        if not asked:
-            return None
         raise CheckpointError(
             f"{path} is a base of other sizes (preset {facts.get('preset')}); train with --preset {facts.get('preset')}."
         )
@@ -90,9 +81,7 @@ def _read(path: Path) -> tuple[ViTSwapperConfig, dict[str, Any], dict[str, torch
             config, facts = config_from_dict(json.loads(said["config"])), json.loads(said["facts"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); run `pretrain` again, or train with --start nothing."
-        ) from error
+        raise CheckpointError(f"{path} is damaged ({error}); run `pretrain` again.") from error
     if not isinstance(config, ViTSwapperConfig):
         raise CheckpointError(f"{path} is a base of another kind ({config.kind}); only vit models have one.")
     return config, facts, weights

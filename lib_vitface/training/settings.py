@@ -35,24 +35,15 @@ class TrainOptions:
     )
     preset: str = option(
         "cpu",
-        help="Size of the vit model: cpu learns in minutes on two cores, standard is the plan's 256/16/12.",
+        help="Size of the vit model: cpu learns in minutes on two cores, standard works on 256 px in patches of 16 px with 12 layers.",
         group="Model",
         choices=("cpu", "small", "standard", "large"),
     )
-    start: str = option(
-        "base",
-        help="How a new model begins: with what a base over many people knows (the one that is named, else the one that comes "
-        "with the program for the preset, where there is one), or from nothing; vit only.",
-        group="Model",
-        choices=("base", "nothing"),
-    )
     base: Path | None = option(
         None,
-        help="Begin with this base, made by `pretrain` of the same preset, instead of the one that comes with the program; only for a "
-        "new model; vit only.",
+        help="Start from this base, made by `pretrain` of the same preset, instead of from nothing; only for a new model; vit only.",
         group="Model",
         kind="file",
-        advanced=True,
     )
     resolution: int | None = option(
         None,

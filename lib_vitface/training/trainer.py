@@ -28,7 +28,7 @@ from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config,
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
-from lib_vitface.training.base import load_base, shipped_base
+from lib_vitface.training.base import load_base
 from lib_vitface.training.data import Person, load_person, told_persons
 from lib_vitface.training.masking import guide
 from lib_vitface.training.objective import Objective
@@ -121,7 +121,9 @@ def _train(
     kind = config.kind
     if isinstance(model, ViTSwapper):
         model.encoder.checkpointing = options.checkpointing
-    base = None if (options.model / INDEX).exists() else _start(options, model)
+    base = None
+    if options.base is not None and not (options.model / INDEX).exists():
+        base = load_base(options.base, model)
     rate = options.learning_rate or (5e-5 if kind.startswith("saehd") else 4e-4)
     objective = Objective(options, kind, device)
     run = Run(model, {}, make_optimizer(model, kind, rate), devices.gradient_scaler(device, dtype), objective)
@@ -186,19 +188,6 @@ def _train(
         "precision": str(dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-
-
-def _start(options: TrainOptions, model: nn.Module) -> dict[str, Any] | None:
-    """A new model's beginning, as `start` and `base` say: the facts of the base it was given, or None. Raises as `load_base`, and
-    `InputError` where the two contradict each other."""
-    if options.start == "nothing":
-        if options.base is not None:
-            raise InputError("--base: --start nothing takes no base; leave one of them out.")
-        return None
-    if options.base is not None:
-        return load_base(options.base, model)
-    shipped = shipped_base(options.preset) if isinstance(model, ViTSwapper) else None
-    return None if shipped is None else load_base(shipped, model, asked=False)
 
 
 def reference_names(options: TrainOptions) -> list[str]:

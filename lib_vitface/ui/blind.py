@@ -32,7 +32,7 @@ def draw(site: Site, first: str, second: str, chance: random.Random | None = Non
     chance = chance or random.SystemRandom()
     if not first or not second:
         raise InputError("Name both results.")
-    names = [str(site.resolve(name, site.outputs, "result")) for name in (first, second)]
+    names = [str(site.find(name, site.outputs, "result")) for name in (first, second)]
     moment = chance.random()
     chance.shuffle(names)
     left, right = (footage.frame_at(site.resolve(name, site.outputs, "result"), moment) for name in names)

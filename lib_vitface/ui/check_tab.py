@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,12 @@ HINT = (
 _PLOTTED = 60
 PLOT = "Traces of a swapped face in single frames (0 to 1)"
 HEAT = "Frame with the highest score; the redder, the more it looks like a swap there."
-_TONES = {"valid": "good", "changed": "bad", "damaged": "bad"}
+MARKED = "marked as synthetic."
+UNMARKED = "no mark, no manifest and no statement was found; it may still be synthetic."
+DAMAGED = "its signed record cannot be read; what it said of the files is lost."
+EDITED = "its signed record was edited after it was signed; what it says of the files proves nothing."
+HEAD = ("File", "Synthetic", "Mark", "Manifest", "File’s statement", "Consent of")
+_NAMED = 20  # files named in a row, and files whose facts are listed
 _TOLD = ("lowest", "median", "highest", "real_in_100_at_median", "real_in_100_at_highest")
 
 
@@ -53,8 +59,8 @@ def build(runner: Runner) -> None:
         files = found["files"]
         first = Path(files[0]["file"])
         shown = traces_of(first) if files[0]["detector"]["frames"] else ""
-        told = [folder_verdict(one) for one in found["folders"]] + [verdict(one) for one in files]
-        return ["".join(told), mark_plot(runner, first), shown]
+        told = [folder_verdict(one) for one in found["folders"]] + [verdicts(files)]
+        return [markup.message(found["audit_log"]["problem"], "bad") + "".join(told), mark_plot(runner, first), shown]
 
     def doctor(*values: Any) -> str:
         try:
@@ -67,19 +73,46 @@ def build(runner: Runner) -> None:
     dialect.on(look.click, doctor, machine.components, [report])
 
 
+def verdicts(files: Sequence[dict[str, Any]]) -> str:
+    """One file in full; several in a table, and the first of them in full behind folds."""
+    if len(files) == 1:
+        return verdict(files[0])
+    names, rows = _short_names([Path(one["file"]) for one in files]), []
+    for name, one in zip(names, files, strict=True):
+        found = (one["synthetic"], one["mark"]["present"] or one["other_generator"])
+        state = (one["manifest"] or {}).get("state")
+        rows.append((name, *map(_tick, found), state, _tick(one["statement"]), one["consent_of"]))
+    count = sum(one["synthetic"] for one in files)
+    tone = "good" if count == len(files) else "hint"
+    folds = (markup.fold(name, verdict(one)) for name, one in zip(names[:_NAMED], files, strict=False))
+    head = markup.message(f"{count} of {len(files)} files are marked as synthetic.", tone)
+    return head + markup.table(rows, HEAD) + "".join(folds)
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Paths from the folder that holds them all."""
+    try:
+        above = os.path.commonpath([path.parent for path in paths])
+    except ValueError:  # on several drives
+        return [str(path) for path in paths]
+    return [str(path.relative_to(above)) for path in paths]
+
+
+def _tick(found: Any) -> str:
+    return "✓" if found else "–"
+
+
 def verdict(found: dict[str, Any]) -> str:
     """One file's answer and what it rests on: the mark, what the file says of itself, and last the detector's hint."""
     name = Path(found["file"]).name
     if found["synthetic"]:
-        whose = f", by consent of {found['consent_of']}" if found["consent_of"] else ""
-        head = markup.message(f"{name}: marked as synthetic{whose}.", "good")
+        whose = f"marked as synthetic, by consent of {found['consent_of']}."
+        head = markup.message(whose if found["consent_of"] else MARKED, "good", about=name)
     else:
-        head = markup.message(
-            f"{name}: no mark, no manifest and no statement was found. It may still be synthetic.", "hint"
-        )
+        head = markup.message(UNMARKED, about=name)
     told = {
         "mark": found["mark"],
-        **{name: found[name] or "none" for name in ("manifest", "statement", "signed_record")},
+        **{name: found[name] or "none" for name in ("other_generator", "manifest", "statement", "signed_record")},
     }
     hint = found["detector"]
     told["detector"] = {name: hint[name] for name in _TOLD if hint[name] is not None} or "nothing was scored"
@@ -88,11 +121,30 @@ def verdict(found: dict[str, Any]) -> str:
 
 def folder_verdict(found: dict[str, Any]) -> str:
     """What the signed record of a folder says of its files."""
-    head = markup.message(
-        f"{Path(found['folder']).name}: its signed record is {found['state']}.", _TONES[found["state"]]
-    )
-    told = {name: found.get(name) or "none" for name in ("changed", "missing", "added", "statement", "made_from")}
-    return head + markup.table(markup.facts(told))
+    name = Path(found["folder"]).name
+    if found["state"] == "damaged":
+        return markup.message(DAMAGED, "bad", about=name)
+    told = {part: _first(found[part]) for part in ("changed", "missing", "added")}
+    told |= {"statement": found["statement"], "made_from": found["made_from"] or "none"}
+    return markup.message(*_said_of(found), about=name) + markup.table(markup.facts(told))
+
+
+def _said_of(found: dict[str, Any]) -> tuple[str, str]:
+    """The sentence about a folder whose record can be read, and its tone."""
+    if not found["signed"]:
+        return EDITED, "bad"
+    if found["state"] != "valid":
+        counts = ", ".join(f"{len(found[part])} {part}" for part in ("changed", "missing", "added"))
+        return f"its files are not as they were signed: {counts}.", "bad"
+    whole = f"all {found['files']} files are as they were signed"
+    if not found["own_key"]:
+        return f"{whole}, though not with this workspace's key; anybody can sign with a key of their own.", "hint"
+    return f"{whole}, with this workspace's key.", "good"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more or "none"
 
 
 def mark_plot(runner: Runner, path: Path) -> str:

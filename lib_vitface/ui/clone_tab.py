@@ -30,5 +30,5 @@ def build(runner: Runner) -> Panel:
     def details(job: Any) -> list[Any]:
         return shown.show(runner, job)
 
-    panel.wire(details, shown.components)
+    panel.wire(details, shown.components, drawn=True)
     return panel

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lib_vitface.errors import ViTFaceError
+from lib_vitface.jobs import Job
 from lib_vitface.metrics.settings import EvaluateOptions
 from lib_vitface.ui import blind, dialect, form, markup, plots
 from lib_vitface.ui.panel import Panel, folded
@@ -49,7 +50,7 @@ def build(runner: Runner) -> list[Panel]:
             report = gr.File(label="Report", elem_id="vitface-evaluate-report-file", visible=False, interactive=False)
     with gr.Accordion("Blind comparison", open=False, elem_id="vitface-blind"):
         _blind(runner)
-    benchmark = folded(runner, "benchmark", "Benchmark", BENCHMARK_HINT)
+    benchmark = folded(runner, "benchmark", "Benchmark", BENCHMARK_HINT, compared)
     fields.wire()
 
     def details(job: Any) -> list[Any]:
@@ -58,7 +59,7 @@ def build(runner: Runner) -> list[Panel]:
         path = Path(job.options.get("report") or "")
         return [curves_of(job), dialect.update(value=str(path) if path.is_file() else None, visible=path.is_file())]
 
-    panel.wire(details, [curves, report])
+    panel.wire(details, [curves, report], drawn=True)
     return [panel, benchmark]
 
 
@@ -79,6 +80,19 @@ def curves_of(job: Any) -> str:
         if name in frames
     }
     return shown + plots.lines(series, "Likeness over time (cosine)", "second", frames.get("time_s"))
+
+
+def compared(job: Job | None) -> str:
+    """The models of a finished benchmark in a table, and why the videos of some are withheld."""
+    from lib_vitface.tasks.benchmark import COLUMNS, value_of, withheld
+
+    models = (job.result or {}).get("models", {}) if job and job.state == "done" else {}
+    if not models:
+        return ""
+    rows = [(name, *(value_of(row, column) for column in COLUMNS)) for name, row in models.items()]
+    reasons = {name: reason for name, row in models.items() if (reason := withheld(row))}
+    said = (markup.message(f"its video is withheld: {why}", "bad", about=name) for name, why in reasons.items())
+    return markup.table(rows, ("Model", *COLUMNS)) + "".join(said)
 
 
 def _blind(runner: Runner) -> None:

@@ -17,7 +17,10 @@ from lib_vitface.ui.site import Site, role_of
 
 _UNITS = {"s": "s", "px": "px", "deg": "°"}
 _SLIDER_STEPS = 2000
+_LONG = 60  # characters of a text that takes two lines
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
+# ids of the panel beside the form, which no option may have
+_PANEL = {"start", "stop", "job", "progress", "outcome", "log", "poll", "panel"}
 _ROLE_NAMES = {"model": "model", "faceset": "faceset"}
 
 
@@ -34,12 +37,7 @@ class Form:
 
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
         """Only what was filled in; empty means the default."""
-        found = {}
-        for item, value in zip(self.items, values, strict=True):
-            if value in (None, "", []) and item.type is not bool:
-                continue
-            found[item.name] = value.splitlines() if item.many and isinstance(value, str) else value
-        return found
+        return filled(self.items, values)
 
     def component(self, name: str) -> Any:
         """The control of one option."""
@@ -62,6 +60,16 @@ class Form:
         """Uploaded files are kept in the workspace and named in the text beside them."""
         for file, text, many in self.uploads:
             dialect.on(file.upload, _keeper(self.site, many), [file, text], [text, file])
+
+
+def filled(items: Sequence[Declared], values: Sequence[Any]) -> dict[str, Any]:
+    """Values in the order of `items`, by name, without those that were left empty. There may be fewer values than items."""
+    found = {}
+    for item, value in zip(items, values, strict=False):
+        if value in (None, "", []):
+            continue
+        found[item.name] = value.splitlines() if item.many and isinstance(value, str) else value
+    return found
 
 
 def _keeper(site: Site, many: bool) -> Callable[[Any, str], tuple[Any, Any]]:
@@ -106,15 +114,22 @@ def build_items(form: Form, items: Sequence[Declared], *, files: bool = True) ->
 
 
 def _rows(items: Sequence[Declared]) -> list[list[Declared]]:
-    """Paths take a whole row, other controls go in pairs."""
+    """Paths, lists and long texts take a whole row, other controls go in pairs."""
     rows: list[list[Declared]] = []
     for item in items:
-        wide = item.spec.kind != "value" or item.many
-        if rows and not wide and len(rows[-1]) == 1 and rows[-1][0].spec.kind == "value" and not rows[-1][0].many:
+        if rows and not _is_wide(item) and len(rows[-1]) == 1 and not _is_wide(rows[-1][0]):
             rows[-1].append(item)
         else:
             rows.append([item])
     return rows
+
+
+def _is_wide(item: Declared) -> bool:
+    return item.spec.kind != "value" or item.many or _is_long(item)
+
+
+def _is_long(item: Declared) -> bool:
+    return item.type is str and not item.required and len(item.default or "") > _LONG
 
 
 def label_of(item: Declared) -> str:
@@ -145,7 +160,7 @@ def control(form: Form, item: Declared, *, files: bool = True) -> Any:
     shared: dict[str, Any] = {
         "label": label_of(item),
         "info": info_of(item),
-        "elem_id": f"{form.prefix}-{item.name.replace('_', '-')}",
+        "elem_id": f"{form.prefix}-{item.name.replace('_', '-')}{'-option' if item.name in _PANEL else ''}",
     }
     default = None if item.required else item.default
     if item.spec.kind != "value":
@@ -168,7 +183,7 @@ def control(form: Form, item: Declared, *, files: bool = True) -> Any:
     if item.type in {int, float}:
         digits = {"precision": 0} if item.type is int else {}
         return gr.Number(value=default, **digits, **shared)
-    return gr.Textbox(value=default or "", lines=2 if len(str(default or "")) > 60 else 1, **shared)
+    return gr.Textbox(value=default or "", lines=2 if _is_long(item) else 1, **shared)
 
 
 def _step(item: Declared) -> float:

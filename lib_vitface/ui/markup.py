@@ -23,9 +23,19 @@ STATES = {
 }
 
 
-def message(text: str, kind: str = "hint") -> str:
-    """A sentence: `hint`, `good` or `bad`."""
-    return f'<div class="vitface-message vitface-{kind}">{escape(text)}</div>' if text else ""
+def message(text: str, kind: str = "hint", about: str = "") -> str:
+    """A sentence: `hint`, `good` or `bad`. `about` names in front what it is said of; the page translates the sentence alone."""
+    name = f"<b>{escape(about)}:</b> <span>" if about else ""
+    return (
+        f'<div class="vitface-message vitface-{kind}">{name}{escape(text)}{"</span>" if name else ""}</div>'
+        if text
+        else ""
+    )
+
+
+def fold(title: str, html: str) -> str:
+    """Something that is opened by a click on its title."""
+    return f'<details class="vitface-fold"><summary>{escape(title)}</summary>{html}</details>'
 
 
 def prompts(texts: Sequence[str]) -> str:
@@ -45,6 +55,11 @@ def state_of(job: Job) -> str:
     return "interrupted" if job.interrupted else job.state
 
 
+def last_word(job: Job) -> str:
+    """What a job says of itself: why it failed, else what it is at; nothing once it is done."""
+    return {"done": "", "failed": job.error or job.note}.get(state_of(job), job.note)
+
+
 def progress(job: Job | None) -> str:
     """How far a job is. While it lives, the page asks again (class `vitface-live`)."""
     if job is None:
@@ -52,7 +67,7 @@ def progress(job: Job | None) -> str:
     state = state_of(job)
     share = 1.0 if state == "done" else min(job.done / job.total, 1.0) if job.total else 0.0
     live = " vitface-live" if state in {"queued", "running"} else ""
-    note = "stopping …" if job.stop_requested and state == "running" else job.note
+    note = "stopping …" if job.stop_requested and state == "running" else "" if state == "done" else job.note
     left = f" · about {seconds(_left(job, share))} left" if live and share > 0.03 else ""
     head = f'<span class="vitface-state vitface-state-{state}">{STATES[state]}</span> {share:.0%} {escape(note)}{left}'
     bar = f'<div class="vitface-bar"><div style="width:{100 * share:.1f}%"></div></div>'
@@ -86,7 +101,7 @@ def _cell(value: Any) -> str:
 
 def text_of(value: Any) -> str:
     """A JSON value as a person reads it."""
-    if value is None:
+    if value is None or value == "":
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -17,6 +17,7 @@ from lib_vitface.ui.runner import Runner, task_named, task_of
 
 Details = Callable[[Job | None], list[Any]]
 _SHOWN = 30
+FIGURES = "All figures"
 
 
 def no_details(job: Job | None) -> list[Any]:
@@ -50,9 +51,10 @@ class Panel:
                 )
             self.poll = gr.Button("Refresh", elem_id=f"{name}-poll", elem_classes="vitface-poll")
 
-    def wire(self, details: Details = no_details, components: Sequence[Any] = ()) -> None:
-        """Connects the controls; `components` are updated by what `details` returns."""
-        self._details = details
+    def wire(self, details: Details = no_details, components: Sequence[Any] = (), *, drawn: bool = False) -> None:
+        """Connects the controls; `components` are updated by what `details` returns. `drawn`: they show the result, so that the table
+        of all figures is folded."""
+        self._details, self._drawn = details, drawn
         own = [self.progress, self.result, self.log]
         shown = [*own, *components]
         dialect.on(self.start.click, self._start, self.form.components, [self.job, *shown])
@@ -95,6 +97,8 @@ class Panel:
         job = self._find(job_id)
         log = self.runner.log(job.id) if job else ""
         rows = markup.table(markup.facts(job.result)) if job and job.result else ""
+        if rows and self._drawn:
+            rows = markup.fold(FIGURES, rows)
         return [
             dialect.update(value=self._shown(job_id)),
             dialect.update(value=rows),
@@ -120,13 +124,17 @@ class Panel:
         return next(iter(self._choices()), None)
 
 
-def folded(runner: Runner, task: str, start: str, hint: str) -> Panel:
-    """A task that is seldom needed: its form and its jobs, behind a fold."""
+def folded(runner: Runner, task: str, start: str, hint: str, told: Callable[[Job | None], str] | None = None) -> Panel:
+    """A task that is seldom needed: its form and its jobs, behind a fold. `told` draws a job's result, below its facts."""
     with gr.Accordion(start, open=False, elem_id=f"vitface-{task}"):
         fields = build_form(runner.site, task, task_named(task).options, f"vitface-{task}")
         panel = Panel(runner, fields, start, hint)
+        shown = [] if told is None else [gr.HTML("", elem_id=f"vitface-{task}-told")]
     fields.wire()
-    panel.wire()
+    if told is None:
+        panel.wire()
+    else:
+        panel.wire(lambda job: [told(job)], shown, drawn=True)
     return panel
 
 
@@ -137,7 +145,7 @@ def queue_table(runner: Runner) -> str:
             task_of(job),
             markup.state_of(job),
             f"{job.done / job.total:.0%}" if job.total else "–",
-            job.note or job.error or "",
+            markup.last_word(job),
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
             job.id,
         )

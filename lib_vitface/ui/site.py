@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -19,7 +20,8 @@ from lib_vitface.types import Denoiser, Host, Tick, no_tick
 
 UPLOAD_LIMIT = 2 << 30
 UPLOAD_COUNT = 500
-PRIVATE = ("keys", "jobs.sqlite3", "audit.sqlite3")
+_BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite writes beside a file
+PRIVATE = ("keys", *(f"{name}.sqlite3{more}" for name in ("jobs", "audit") for more in _BESIDE))
 _COPY = 1 << 20
 
 
@@ -28,9 +30,10 @@ class Site:
     """Facts of a host, the same for form and API.
 
     `workspace` holds facesets, models, jobs, keys and uploads; `outputs` is where results go; `allowed` are further folders
-    that paths may lie in. `exclusive` gives sole use of the device, `denoiser` is there where a diffusion pipeline is;
-    `run_here` then does a job (by its id) in this process, whatever comes of it. `samplers` and `schedules` are what the pipeline
-    has. `before_long_work` and `after_long_work` let the host make room on its device and come back.
+    that paths may lie in. `device` is what "auto" stands for. `exclusive` gives sole use of it, `denoiser` is there where a
+    diffusion pipeline is; `run_here` then does a job (by its id) in this process, whatever comes of it. `samplers` and
+    `schedules` are what the pipeline has. `before_long_work` and `after_long_work` let the host make room on its device and
+    come back.
     """
 
     workspace: Path
@@ -71,7 +74,9 @@ class Site:
         index = {"model": "model.json", "faceset": "faceset.sqlite"}[kind]
         folder = self.models if kind == "model" else self.facesets
         found = sorted(folder.glob(f"*/{index}"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [path.parent.name for path in found]
+        return [
+            path.parent.name for path in found if not path.parent.name.startswith(".")
+        ]  # else it is still being written
 
     def resolve(self, given: str | Path, home: Path, flag: str, writing: bool = False) -> Path:
         """An absolute path inside the folders that may be used; a bare name lies in `home`. Raises `InputError`."""
@@ -92,25 +97,48 @@ class Site:
             raise InputError(f"{flag}: {text[:200]} is outside the folders ViTFace may use ({allowed}).")
         return path
 
+    def find(self, given: str | Path, home: Path, flag: str) -> Path:
+        """As `resolve`, of what is there already: a name that `home` does not have is looked for among uploads, results, facesets
+        and models. Raises `InputError`."""
+        own = self.resolve(given, home, flag)
+        if _is_there(own):
+            return own
+        for folder in (self.uploads, self.outputs, self.facesets, self.models):
+            with contextlib.suppress(InputError):
+                path = self.resolve(given, folder, flag)
+                if _is_there(path):
+                    return path
+        return own
+
     def place(self, task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of a form or request with every path made absolute and checked; outputs get a name where they have none."""
+        """The values of a form or request with every path made absolute and checked; outputs get a name where they have none, and
+        "auto" is this host's device."""
         ready = {name: value for name, value in values.items() if value not in (None, "", [])}
         for item in options.declared(task.options):
+            if item.name == "device" and ready.get("device", item.default) == item.default:
+                ready["device"] = self.device
             if item.type is not Path:
                 continue
-            home, writing = self._home(task.name, item), item.spec.kind == "output" or item.name == "output"
-            if item.name not in ready and writing and item.required:
+            if item.name not in ready and _is_written(item) and item.required:
                 ready[item.name] = self.fresh_name(task.name, ready)
-            given = ready.get(item.name)
-            if given is None:
-                continue
-            listed = isinstance(given, list) and item.many
-            if not listed and not isinstance(given, (str, Path)):
-                raise InputError(f"{item.flag}: {given!r} is not a path.")
-            many = given if isinstance(given, list) else str(given).splitlines() if item.many else [given]
-            paths = [str(self.resolve(one, home, item.flag, writing)) for one in many if str(one).strip()]
-            ready[item.name] = paths if item.many else (paths[0] if paths else None)
+            if item.name in ready:
+                ready[item.name] = self.paths_of(task.name, item, ready[item.name])
         return ready
+
+    def paths_of(self, task: str, item: options.Declared, given: Any) -> str | list[str] | None:
+        """What was given for an option that is a path, or several (a list, or one a line), made absolute and checked."""
+        listed = isinstance(given, list) and item.many
+        if not listed and not isinstance(given, (str, Path)):
+            raise InputError(f"{item.flag}: {given!r} is not a path.")
+        many = given if isinstance(given, list) else str(given).splitlines() if item.many else [given]
+        home, writing = self._home(task, item), _is_written(item)
+        chosen = writing or role_of(task, item.name) is not None
+        paths = [
+            str(self.resolve(one, home, item.flag, writing) if chosen else self.find(one, home, item.flag))
+            for one in many
+            if str(one).strip()
+        ]
+        return paths if item.many else (paths[0] if paths else None)
 
     def _home(self, task: str, item: options.Declared) -> Path:
         """Where a bare name lies."""
@@ -153,9 +181,19 @@ class Site:
             ) from None
 
 
+def _is_there(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a name that is too long for a file
+        return path.exists()
+    return False
+
+
+def _is_written(item: options.Declared) -> bool:
+    return item.spec.kind == "output" or item.name == "output"
+
+
 def role_of(task: str, name: str) -> str | None:
     """Whether an option names a model, a faceset or a consent record of the workspace."""
-    if name == "model":
+    if name == "model" or (task, name) in {("swap", "also"), ("export", "output")}:
         return "model"
     if (task == "train" and name in {"source", "target", "more_sources"}) or (task == "faceset" and name == "output"):
         return "faceset"

@@ -24,28 +24,14 @@ if TYPE_CHECKING:
     from lib_vitface.swap.person import CheckedSwapper
 
 LARGEST_SIDE = 8192
-_OF_VIDEO = {
-    "denoise_every",
-    "denoise_carry",
-    "color_frames",
-    "motion_blur",
-    "smooth",
-    "fade_frames",
-    "input",
-    "output",
-    "overwrite",
-}
-_ONLY = {"model", "device"}  # of the groups that are about files and running
-_GROUPS = {"Files", "Video", "Running"}
+_OF_FRAMES_AROUND = {"denoise_every", "denoise_carry", "color_frames", "motion_blur", "smooth", "fade_frames"}
+_OF_A_JOB = {"input", "output", "overwrite", "chunk_frames", "resume", "workers"}
 
 
 def picture_items() -> list[Declared]:
     """The options of `SwapOptions` that mean something for a single picture."""
-    return [
-        item
-        for item in declared(SwapOptions)
-        if item.name in _ONLY or (item.spec.group not in _GROUPS and item.name not in _OF_VIDEO)
-    ]
+    without = _OF_FRAMES_AROUND | _OF_A_JOB
+    return [item for item in declared(SwapOptions) if item.spec.group != "Video" and item.name not in without]
 
 
 def picture_schema() -> dict[str, Any]:
@@ -142,15 +128,13 @@ class Studio:
             self._loaded = self._pipeline = None
 
     def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Names made into checked paths."""
-        ready = {k: v for k, v in values.items() if v not in (None, "")}
-        homes = dict.fromkeys(("face_picture", "denoise_checkpoint", "denoise_config"), self.site.uploads)
-        homes["model"] = self.site.models
-        for name, home in homes.items():
-            if not isinstance(ready.get(name, ""), (str, Path)):
-                raise InputError(f"--{name.replace('_', '-')}: {ready[name]!r} is not a path.")
-            if name in ready:
-                ready[name] = self.site.resolve(ready[name], home, f"--{name.replace('_', '-')}")
+        """Names made into checked paths, and "auto" into the host's device."""
+        ready = {k: v for k, v in values.items() if v not in (None, "", [])}
+        for item in picture_items():
+            if item.type is Path and item.name in ready:
+                ready[item.name] = self.site.paths_of("swap", item, ready[item.name])
+        if ready.get("device", "auto") == "auto":
+            ready["device"] = self.site.device
         return ready
 
     def _analyse(self, detector: str) -> Analyser:
@@ -178,13 +162,16 @@ class Studio:
         return face
 
     def _load(self, options: SwapOptions) -> _Loaded:
+        from lib_vitface.provenance import consent
         from lib_vitface.swap.video import identity
         from lib_vitface.tasks.steps import open_swapper, publisher_of
 
         publisher = publisher_of(options.model, self.site.workspace, "pictures")  # asks for consent each time
         folders = (options.model, *options.also, *options.references)
-        chosen = (options.device, options.backend, options.weights, options.network_size, options.shape)
-        key = f"{[(str(folder), identity(folder)) for folder in folders]} {chosen}"
+        names = ("device", "backend", "weights", "network_size", "shape", "reference")
+        chosen = [getattr(options, name) for name in names]
+        people = [record.id for record in consent.kept(self.site.workspace)]  # nobody else's face may be drawn
+        key = f"{[(str(folder), identity(folder)) for folder in folders]} {chosen} {people}"
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None
             swapper = open_swapper(options, self.site.workspace)

@@ -38,7 +38,7 @@ def build(runner: Runner, studio: Studio) -> tuple[Panel, Any]:
     def details(job: Any) -> list[Any]:
         return [queue_table(runner), *shown.show(runner, job)]
 
-    panel.wire(details, [queue, *shown.components])
+    panel.wire(details, [queue, *shown.components], drawn=True)
     return panel, queue
 
 
@@ -57,22 +57,22 @@ class Moment:
         self.image = gr.State(None)
 
     def wire(self) -> None:
-        source, people = self.fields.component("input"), self.fields.component("face")
-        picture = self.fields.component("face_picture")
-        dialect.on(self.show.click, self._show, [source, self.time], [self.frame, self.image, self.said])
-        dialect.on(self.time.release, self._show, [source, self.time], [self.frame, self.image, self.said])
+        names = ("input", "detector", "face", "face_picture")
+        source, detector, people, picture = (self.fields.component(name) for name in names)
+        for event in (self.show.click, self.time.release):
+            dialect.on(event, self._show, [source, self.time, detector], [self.frame, self.image, self.said])
         dialect.on(self.attempt.click, self._try, [self.time, *self.fields.components], [self.compare, self.said])
 
-        def pick(event: gr.SelectData, image: Any) -> list[Any]:
-            return self._pick(event.index, image)
+        def pick(event: gr.SelectData, image: Any, detector: str) -> list[Any]:
+            return self._pick(event.index, image, detector)
 
         pick.__annotations__["event"] = gr.SelectData
-        dialect.on(self.frame.select, pick, [self.image], [people, picture, self.said])
+        dialect.on(self.frame.select, pick, [self.image, detector], [people, picture, self.said])
 
-    def _show(self, source: str, share: float) -> list[Any]:
+    def _show(self, source: str, share: float, detector: str) -> list[Any]:
         try:
             image = self._frame(source, share)
-            found = self.studio.faces(image)
+            found = self.studio.faces(image, detector)
         except ViTFaceError as error:
             return [dialect.update(), dialect.update(), markup.message(str(error), "bad")]
         said = f"{len(found)} faces, numbered from the left." if len(found) != 1 else "One face."
@@ -85,13 +85,13 @@ class Moment:
     def _frame(self, source: str, share: float) -> Image:
         if not source:
             raise InputError("Name or drop the footage first.")
-        return footage.frame_at(self.site.resolve(source, self.site.uploads, "Input"), share / 100)
+        return footage.frame_at(self.site.find(source, self.site.uploads, "Input"), share / 100)
 
-    def _pick(self, place: Any, image: Any) -> list[Any]:
+    def _pick(self, place: Any, image: Any, detector: str) -> list[Any]:
         if image is None:
             raise gr.Error("Press “Show” first.")
         image = np.asarray(image, np.uint8)
-        face = footage.face_at(self.studio.faces(image), float(place[0]), float(place[1]))
+        face = footage.face_at(self.studio.faces(image, detector), float(place[0]), float(place[1]))
         if face is None:
             return [dialect.update(), dialect.update(), markup.message("There is no face at this place; click on one.")]
         path = faces.keep_picture(self.site, footage.cut_out(image, face), "person")

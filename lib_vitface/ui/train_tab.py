@@ -76,7 +76,7 @@ def build(runner: Runner) -> list[Panel]:
         except ViTFaceError as error:
             return markup.message(str(error), "bad")
 
-    panel.wire(details, [plot, picture, moment])
+    panel.wire(details, [plot, picture, moment], drawn=True)
     dialect.on(moment.release, earlier, [panel.job, moment], [picture])
     dialect.on(ask.click, take, fields.components, [estimate])
     return [panel, export, pretrain]

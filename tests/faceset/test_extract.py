@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -366,7 +368,6 @@ def points68(record: Any) -> Any:
 
 
 def with_note(jpeg: bytes, note: Any) -> bytes:
-    import pickle
     import struct
 
     length = struct.unpack(">H", jpeg[4:6])[0]
@@ -448,6 +449,49 @@ def content(folder: Path) -> tuple[list[Any], list[Any], dict[str, str]]:
         arrays = index.execute("SELECT * FROM arrays ORDER BY id").fetchall()
     pictures = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (folder / IMAGES).iterdir()}
     return faces, arrays, pictures
+
+
+def one_after_the_other(read: Any, work: Any, write: Any, depth: int) -> int:
+    return len([write(work(item)) for item in read])
+
+
+@contextmanager
+def no_ray(count: int, waiting: Any) -> Iterator[Any]:
+    """What workers do, done here: things go to and fro by pickle."""
+
+    def answers(make: Any, items: Any) -> Iterator[Any]:
+        call = pickle.loads(pickle.dumps(make))()
+        return (pickle.loads(pickle.dumps(call(pickle.loads(pickle.dumps(item))))) for item in items)
+
+    yield answers
+
+
+def test_ahead_or_in_turn_or_shared_the_faceset_is_the_same(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"every": 2, "end_s": 1.3, "size": 128}
+    make(tmp_path / "ahead", source, **asked)
+    monkeypatch.setattr("lib_vitface.faceset.extract.overlap", one_after_the_other)
+    make(tmp_path / "in turn", source, **asked)
+    monkeypatch.setattr("lib_vitface.faceset.extract.workers", no_ray)
+    monkeypatch.setattr("lib_vitface.faceset.extract._SHARED", 16)
+    make(tmp_path / "shared", source, workers=2, **asked)
+    faces, arrays, pictures = content(tmp_path / "ahead")
+    assert len(pictures) > 5 and len({row[3] for row in arrays}) < len(arrays), "some faces share an embedding"
+    assert (faces, arrays, pictures) == content(tmp_path / "in turn") == content(tmp_path / "shared")
+
+
+def test_what_was_read_before_a_fault_is_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = inputs.pictures
+
+    def cut_off(one: Any, options: Any, skip: int = 0) -> Iterator[Any]:
+        yield from islice(original(one, options, skip), 10)
+        raise InputError("cut off")
+
+    monkeypatch.setattr(inputs, "pictures", cut_off)
+    with pytest.raises(InputError, match="cut off"):
+        make(tmp_path / "set", source, every=2, min_change=0.0, size=128)
+    assert Faceset.open(tmp_path / "set", unfinished=True).count() == 8
 
 
 RUN = """

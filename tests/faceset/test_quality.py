@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from faceset_maker import noise_image, posed_landmarks
+from skimage.measure import blur_effect
 
 from lib_vitface.faces import mesh
 from lib_vitface.faceset import quality
@@ -55,6 +56,21 @@ def test_sharpness_does_not_depend_on_contrast_or_size() -> None:
     assert abs(dark - whole) < 0.03
     large = quality.sharpness(scene(512), posed_landmarks(FRONT, 512))
     assert abs(large - whole) < 0.08
+
+
+@pytest.mark.parametrize("blur_px", [0, 1, 3])
+def test_sharpness_is_one_minus_the_blur_effect_of_skimage(blur_px: int) -> None:
+    crop, points = scene(), posed_landmarks(FRONT, 256)
+    if blur_px:
+        crop = cv2.GaussianBlur(crop, (0, 0), blur_px)
+    low, high = points[:, :2].min(axis=0).astype(int), (points[:, :2].max(axis=0) + 1).astype(int)
+    part = cv2.cvtColor(crop[low[1] : high[1], low[0] : high[0]], cv2.COLOR_RGB2GRAY)
+    assert quality.sharpness(crop, points) == pytest.approx(1 - blur_effect(part, h_size=11), abs=1e-5)
+
+
+def test_lines_of_one_direction_are_smeared_along_it() -> None:
+    lines = np.tile(np.arange(256) // 8 % 2 * 200, (256, 1)).astype(np.uint8)
+    assert quality.sharpness(np.dstack([lines] * 3), posed_landmarks(FRONT, 256)) == 0.0
 
 
 def test_sharpness_of_nothing_is_zero() -> None:

@@ -154,6 +154,8 @@ def test_upload(client: TestClient, site: Site) -> None:
     assert site.uploads.resolve() in kept.resolve().parents
     for body, status in ((b"x" * 1001, 413), (b"", 400)):
         assert client.post(f"{V1}/uploads", params={"name": "b.png"}, content=body).status_code == status
+    nameless = client.post(f"{V1}/uploads", params={"name": " "}, content=b"x")
+    assert (nameless.status_code, nameless.json()["error"]) == (400, "name: a file name is needed.")
     left = [path for path in site.uploads.rglob("*") if path.is_file()]
     assert left == [kept], "a refused upload leaves nothing behind"
 

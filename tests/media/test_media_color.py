@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib_vitface.media import EncodeSettings, FrameWriter, probe, read_frames
+from lib_vitface.media import EncodeSettings, FrameWriter, color, probe, read_frames
 from lib_vitface.media.color import RgbReader, RgbWriter, full_range_yuv, matrix_of, output_tags
 from lib_vitface.types import Frame, VideoInfo
 
@@ -235,6 +235,22 @@ def test_what_is_read_belongs_to_the_reader() -> None:
         read(next(iter(write(picture(seed), None))))
     assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))
     assert all(image.flags.owndata and image.flags.writeable and image.flags.c_contiguous for image in kept)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("kind", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray", "yuva420p"])
+def test_planes_hold_what_pixels_hold(kind: str, full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = av.VideoFrame.from_ndarray(picture(4, 100, 70), format="rgb24").reformat(format=kind)
+    asked, quicker = [], color._planes_are_quicker
+
+    def read() -> np.ndarray:
+        return RgbReader("bt709", full, 100, 70, alpha=False)(frame)[0]
+
+    monkeypatch.setattr(color, "_planes_are_quicker", lambda name: asked.append(name) or quicker(name))
+    by_planes = read()
+    assert asked == [kind] and quicker(kind) and not quicker("rgb24") and not quicker("yuv420p10le")
+    monkeypatch.setattr(color, "_planes_are_quicker", lambda name: False)
+    assert np.abs(by_planes.astype(int) - read()).max() <= 1  # 0 with FFmpeg 8
 
 
 def test_alpha_goes_through_with_the_colours() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,6 +17,7 @@ from marking import CONSENT, KEY
 
 from lib_vitface import media
 from lib_vitface.errors import InputError, OutputError
+from lib_vitface.provenance.label import place
 from lib_vitface.provenance.publish import Publisher
 from lib_vitface.provenance.reading import read
 from lib_vitface.types import Frame
@@ -75,6 +78,33 @@ def test_every_frame_of_a_segment_is_marked(publisher: Publisher, clip: Path, tm
     for frame in shown:
         reading = read([frame.image], KEY, search=False)
         assert (reading.record_id, reading.authentic) == (CONSENT[:8], True), f"frame {frame.index}"
+
+
+def test_a_video_has_one_strength(
+    publisher: Publisher, clip: Path, run_of_frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Whatever is in the frames; and the door it was made from keeps its own."""
+    info, plain = media.probe(clip), [np.full_like(run_of_frames[0], 90), *run_of_frames[:2]]
+    gaps = []
+    for door in (pickle.loads(pickle.dumps(publisher.of_strength(1.4))), publisher):  # as workers get it
+        with door.segment(tmp_path / "part.mkv", info, media.EncodeSettings("ffv1")) as sink:
+            for k, image in enumerate(plain):
+                sink.write(Frame(k, Fraction(k, 24), image))
+        shown = [f.image.astype(np.float64) for f in media.read_frames(tmp_path / "part.mkv")]
+        gaps.append([np.std((a - b).mean(axis=2)) for a, b in zip(shown, plain, strict=True)])
+    for rms, found in zip((1.4, 0.7), gaps, strict=True):
+        assert found == pytest.approx([rms] * 3, rel=0.15)
+
+
+def test_strength_is_found_on_what_is_written(publisher: Publisher, run_of_frames: list[np.ndarray]) -> None:
+    """With the label on it, as the mark comes after."""
+    label = place(run_of_frames[0].shape[:2])
+    drawn = [label.draw(image) for image in run_of_frames[:3]]
+    seen = []
+    door = publisher.labelled(label)
+    door._watermark = SimpleNamespace(strength=lambda frames: seen.extend(frames) or 0.9)  # type: ignore[assignment]
+    assert door.strength(run_of_frames[:3]) == 0.9
+    assert all(np.array_equal(a, b) for a, b in zip(seen, drawn, strict=True))
 
 
 def test_what_was_marked_before_is_marked_anew(clip: Path, run_of_frames: list[np.ndarray], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ from lib_vitface.assets import locate
 from lib_vitface.errors import InputError
 from lib_vitface.provenance import carriers
 from lib_vitface.provenance.reading import ALPHA, Reading, canvas_size, grey, normalised, read
-from lib_vitface.provenance.watermark import FRAME, SSIM, Watermark, ssim
+from lib_vitface.provenance.watermark import FRAME, FRAME_MOST, FRAME_SSIM, SAMPLES, SSIM, Likeness, Watermark
 
 Frames = list[np.ndarray]
 
@@ -89,12 +90,45 @@ def test_a_still_keeps_its_likeness_whatever_it_shows(frames: Frames, watermark:
 def test_likeness_is_that_of_scikit_image(frames: Frames) -> None:
     from skimage.metrics import structural_similarity
 
+    likeness = Likeness(frames[2])
     for change in (lambda i: jpeg(i, 30), lambda i: np.clip(i * 0.9 + 5, 0, 255).astype(np.uint8)):
         other = change(frames[2])
-        assert ssim(frames[2], other) == pytest.approx(
-            structural_similarity(frames[2], other, channel_axis=2), abs=2e-3
-        )
-    assert ssim(frames[2], frames[2]) == pytest.approx(1)
+        assert likeness(other) == pytest.approx(structural_similarity(frames[2], other, channel_axis=2), abs=2e-3)
+    assert likeness(frames[2]) == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def soft() -> Frames:
+    """Soft footage in low light, whose mark H.265 at CRF 28 takes away at `FRAME`."""
+    return [frame.image for frame in itertools.islice(media.read_frames(locate("sample_source")), 60)]
+
+
+def test_soft_footage_is_marked_more_strongly(soft: Frames, watermark: Watermark) -> None:
+    from skimage.metrics import structural_similarity
+
+    some = soft[:: len(soft) // SAMPLES][:SAMPLES]
+    strength = watermark.strength(some)
+    assert FRAME < strength <= FRAME_MOST and strength == watermark.strength(some)
+    sharp = [frame.image for frame in itertools.islice(media.read_frames(locate("sample_no_face")), SAMPLES)]
+    assert watermark.strength(sharp) == FRAME, "sharp footage keeps it as it is, and stays as steady"
+    marked = watermark.embed(soft[3], strength)
+    assert psnr(marked, soft[3]) >= 40 and structural_similarity(soft[3], marked, channel_axis=2) >= SSIM
+
+
+def test_soft_video_after_h265(soft: Frames, watermark: Watermark, tmp_path: Path) -> None:
+    strength = watermark.strength(soft[:: len(soft) // SAMPLES][:SAMPLES])
+    for rms, there in ((strength, True), (FRAME, False)):
+        shown = encoded([watermark.embed(f, rms) for f in soft], tmp_path / "v.mp4", "libx265", 28)
+        assert is_ours(read(shown[::3], KEY, search=False)) is there
+
+
+def test_a_video_is_marked_no_more_strongly_than_likeness_allows(soft: Frames, watermark: Watermark) -> None:
+    black, smooth = np.zeros_like(soft[0]), [cv2.GaussianBlur(image, (0, 0), 6) for image in soft[::10]]
+    assert watermark.strength([black] * SAMPLES) == FRAME
+    assert watermark.strength([]) == FRAME
+    strength = watermark.strength(smooth)
+    assert strength == FRAME or np.mean([Likeness(f)(watermark.embed(f, strength)) for f in smooth]) >= FRAME_SSIM
+    assert watermark.strength([black, *soft[::10]]) > FRAME, "a film may begin with black"
 
 
 def test_a_frame_of_a_video_gets_the_asked_strength(frames: Frames, watermark: Watermark) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.landmarks import MeshLandmarker
 from lib_vitface.faces.parse import hull_mask
 from lib_vitface.jobs import Claim, JobStore
+from lib_vitface.provenance.watermark import SAMPLES
 from lib_vitface.swap.analysis import load_arrays, save_arrays
 from lib_vitface.swap.finish import Finisher
 from lib_vitface.swap.picture import swap_face, swap_images, swap_input
@@ -141,6 +142,45 @@ def test_a_model_that_sees_neighbours_is_stopped_and_resumed_as_well(tmp_path: P
         assert max(swapper.clips) == swapper.clip_length + 2 * 3
         made.append(chosen.output.read_bytes())
     assert made[0] == made[1]
+
+
+class Weighing(PlainDoor):
+    """Finds another strength each time it is asked, and notes with which one each segment is opened."""
+
+    def __init__(self, found: float, opened: list[tuple[str, float]], asked: list[int], strength: float = 0.0) -> None:
+        self.found, self.opened, self.asked, self._strength = found, opened, asked, strength
+
+    def strength(self, frames: Sequence[np.ndarray]) -> float:
+        self.asked.append(len({frame.tobytes() for frame in frames}))
+        return self.found
+
+    def of_strength(self, strength: float) -> Weighing:
+        return Weighing(self.found, self.opened, self.asked, strength)
+
+    def segment(self, path: Path, info: Any, settings: media.EncodeSettings) -> Any:
+        self.opened.append((path.name, self._strength))
+        return super().segment(path, info, settings)
+
+
+def test_all_segments_have_the_strength_that_was_found_first(whole: Path, tmp_path: Path) -> None:
+    """Also those that are written after a stop: it stands in the job's record."""
+    chosen = options(tmp_path, input=locate("sample_source"), **PLAIN)
+    store = JobStore(tmp_path / "work")
+    opened: list[tuple[str, float]] = []
+    asked: list[int] = []
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        if note == "swapping" and done > 24 + 12:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        swap_video(chosen, Tint(), Weighing(0.9, opened, asked), store, stop)  # type: ignore[arg-type]
+    swap_video(chosen, Tint(), Weighing(1.3, opened, asked), store)  # type: ignore[arg-type]
+    assert asked == [SAMPLES], "once, by frames that differ"
+    assert {strength for _, strength in opened} == {0.9} and {name for name, _ in opened} == {
+        f"video-{k:05}.nut" for k in range(3)
+    }
+    assert chosen.output.read_bytes() == whole.read_bytes()
 
 
 def test_what_is_finished_is_known_by_its_very_work(whole: Path, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ class PlainDoor:
     def labelled(self, label: Any, reason: str = "") -> PlainDoor:
         return self
 
+    def strength(self, frames: Sequence[Image]) -> float:
+        return 0.0
+
+    def of_strength(self, strength: float) -> PlainDoor:
+        return self
+
     def segment(self, path: Path, info: Any, settings: media.EncodeSettings) -> AbstractContextManager[Any]:
         return media.FrameWriter(path, info, settings)
 

@@ -106,35 +106,6 @@ def test_a_training_starts_from_it(people: list[Path], facesets: tuple[Path, Pat
     assert again["base"] is None and again["step"] == 2
 
 
-def test_where_a_new_model_begins(
-    people: list[Path], facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pretrain(asked(tmp_path / "base", steps=1), people)
-    own = tmp_path / "base" / BASE
-    (tmp_path / "models").mkdir()
-    monkeypatch.setattr("lib_vitface.training.base.models_folder", lambda: tmp_path / "models")
-
-    def begun(**changes: Any) -> dict[str, Any] | None:
-        asked_for = options(facesets, tmp_path / "m", **changes)
-        return trainer._start(asked_for, build_model(trainer.make_config(asked_for)))
-
-    assert begun() is None  # none comes with it
-    shipped = tmp_path / "models" / "base-cpu.safetensors"
-    shipped.write_bytes(own.read_bytes())
-    for changes, expected in (({}, shipped), ({"base": own}, own), ({"start": "nothing"}, None)):
-        facts = begun(**changes)
-        assert (facts and facts["file"]) == (expected and str(expected))
-    assert train(options(facesets, tmp_path / "n", steps=1))["base"]["file"] == str(shipped)
-    assert begun(encoder="saehd-df", resolution=64) is None  # which has no base, and was asked for none
-    with pytest.raises(InputError, match="--start nothing takes no base"):
-        begun(base=own, start="nothing")
-    monkeypatch.setitem(PRESETS, "cpu", ViTSwapperConfig(64, EncoderConfig(32, 8, 48, 2, 2), (8, 16, 24, 32), 8))
-    assert begun() is None  # of other sizes; nobody asked for it
-    shipped.write_bytes(b"half of it")
-    with pytest.raises(CheckpointError, match=r"damaged.*--start nothing"):
-        begun()
-
-
 def test_what_it_does_not_know_stays_fresh(people: list[Path], facesets: tuple[Path, Path], tmp_path: Path) -> None:
     pretrain(asked(tmp_path / "base", steps=1), people)
     result = train(

@@ -15,7 +15,7 @@ gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements
 
 from lib_vitface.provenance import challenge  # noqa: E402
 from lib_vitface.provenance.detector import NO_PROOF  # noqa: E402
-from lib_vitface.ui import check_tab, dataset_tab, faces, markup, tabs  # noqa: E402
+from lib_vitface.ui import check_tab, dataset_tab, faces, markup, panel, tabs  # noqa: E402
 from lib_vitface.ui import form as forms  # noqa: E402
 from lib_vitface.ui.runner import Runner  # noqa: E402
 from lib_vitface.ui.site import Site  # noqa: E402
@@ -68,6 +68,7 @@ def further() -> set[str]:
     """What appears later: states, orders of the gallery, the queue's head, settings of the WebUI."""
     found = {*faces.ORDERS, *dataset_tab.WHICH, *markup.STATES.values(), "before", "after"}
     found |= {"Task", "State", "Done", "Note", "Begun", check_tab.PLOT, check_tab.HEAT, NO_PROOF}
+    found |= {panel.FIGURES, *check_tab.HEAD, check_tab.MARKED, check_tab.UNMARKED, check_tab.DAMAGED, check_tab.EDITED}
     found |= {*challenge.WORDS.values(), dataset_tab.SEEN, dataset_tab.NO_PROMPTS, dataset_tab.NO_CLIP}
     settings = (ROOT / "lib_vitface" / "hosts" / "webui.py").read_text(encoding="utf-8")
     found |= {text for text in JAPANESE if f'"{text}"' in settings}

@@ -33,6 +33,13 @@ def test_text_is_escaped() -> None:
         assert "&lt;script&gt;" in piece
 
 
+def test_a_done_job_is_at_nothing_and_a_failed_one_says_why() -> None:
+    assert "joining" in markup.progress(job("running", note="joining"))
+    assert "joining" not in markup.progress(job("done", note="joining"))
+    assert markup.last_word(job("failed", note="joining", error="The disk is full.")) == "The disk is full."
+    assert markup.last_word(job("stopped", note="joining")) == "joining"
+
+
 def test_progress_tells_state_share_and_what_is_left() -> None:
     running = markup.progress(job("running"))
     assert "vitface-live" in running

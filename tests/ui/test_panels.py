@@ -20,12 +20,16 @@ from lib_vitface.jobs import Job  # noqa: E402
 from lib_vitface.metrics.settings import EvaluateOptions  # noqa: E402
 from lib_vitface.provenance.detector import NO_PROOF  # noqa: E402
 from lib_vitface.provenance.inspect import inspect  # noqa: E402
+from lib_vitface.provenance.keys import open_keys  # noqa: E402
+from lib_vitface.provenance.publish import Publisher  # noqa: E402
+from lib_vitface.provenance.sealing import open_seal  # noqa: E402
 from lib_vitface.provenance.settings import InspectOptions  # noqa: E402
 from lib_vitface.swap.settings import SwapOptions  # noqa: E402
 from lib_vitface.types import Face  # noqa: E402
-from lib_vitface.ui import blind, check_tab, dialect, faces, footage, history  # noqa: E402
+from lib_vitface.ui import blind, check_tab, dialect, faces, footage, history, markup  # noqa: E402
 from lib_vitface.ui import form as forms  # noqa: E402
-from lib_vitface.ui.evaluate_tab import MeasureForm  # noqa: E402
+from lib_vitface.ui import panel as panels  # noqa: E402
+from lib_vitface.ui.evaluate_tab import MeasureForm, compared  # noqa: E402
 from lib_vitface.ui.panel import Panel  # noqa: E402
 from lib_vitface.ui.runner import Runner  # noqa: E402
 from lib_vitface.ui.site import Site  # noqa: E402
@@ -55,6 +59,17 @@ def panel(runner: Runner) -> Panel:
 def start(panel: Panel, **values: Any) -> list[Any]:
     given = [values.get(i.name, i.default if i.type is bool else None) for i in panel.form.items]
     return panel._start(*given)
+
+
+def test_all_figures_are_folded_where_the_result_is_drawn(panel: Panel, runner: Runner) -> None:
+    job = runner.store.create("run-swap", {})
+    with runner.store.claim(job.id) as claim:
+        claim.finish({"frames": 7})
+    plain = panel._look(job.id)[1]["value"]
+    assert "<td>frames</td>" in plain and "<details" not in plain
+    with gr.Blocks():
+        panel.wire(drawn=True)
+    assert panel._look(job.id)[1]["value"] == markup.fold(panels.FIGURES, plain)
 
 
 def test_starting_makes_a_job_and_shows_it(panel: Panel, runner: Runner) -> None:
@@ -200,6 +215,96 @@ def test_results_outside_the_folders_are_not_shown(runner: Runner) -> None:
     found: Job = runner.get(job.id)
     assert result_of(runner, found) is None
     assert result_of(runner, None) is None
+
+
+def a_folder(tmp_path: Path, workspace: Path) -> Path:
+    """Three marked pictures of noise with their signed record."""
+    folder = tmp_path / "frames"
+    door = Publisher("ab" * 16, "model", open_keys(workspace).mark, open_seal(workspace))
+    noise = np.random.default_rng(0)
+    files = [folder / f"{number}.png" for number in range(3)]
+    folder.mkdir()
+    for path in files:
+        door.image(path, noise.integers(0, 255, (160, 160, 3), np.uint8))
+    door.folder(folder, files)
+    return folder
+
+
+def test_the_check_tab_tells_what_became_of_a_folder(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, tmp_path / "w")
+
+    def said(workspace: str = "w") -> str:
+        found = inspect(InspectOptions([folder], search=False, detector=False), tmp_path / workspace)
+        (one,) = found["folders"]
+        return check_tab.folder_verdict(one)
+
+    assert "all 3 files are as they were signed, with this workspace" in said() and "vitface-good" in said()
+    assert "not with this workspace" in said("other") and "vitface-good" not in said("other")
+    (folder / "0.png").unlink()
+    media.write_image(folder / "<b>.png", np.full((40, 40, 3), 9, np.uint8))
+    assert "0 changed, 1 missing, 1 added" in said() and "vitface-bad" in said()
+    assert "<td>missing</td><td>0.png</td>" in said() and "<td>added</td><td>&lt;b&gt;.png</td>" in said()
+    record = folder / "vitface.json"
+    record.write_text(record.read_text().replace("0.png", "4.png"))
+    assert check_tab.EDITED in said()
+    record.write_text("{")
+    assert check_tab.DAMAGED in said()
+
+
+def test_the_check_tab_lists_several_files_in_a_table(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, tmp_path / "w")
+    (folder / "below").mkdir()
+    media.write_image(folder / "below" / "plain.png", np.full((80, 80, 3), 90, np.uint8))
+    found = inspect(InspectOptions([folder], search=False, detector=False), tmp_path / "w")
+    said = check_tab.verdicts(found["files"])
+    assert "3 of 4 files are marked as synthetic." in said and "vitface-good" not in said.partition("<table")[0]
+    assert said.count("<details") == 4 and "<summary>below" in said
+    rows = re.findall(r"<tr><td>([^<]*png)</td><td>([^<])</td><td>[^<]</td><td>[^<]*</td><td>([^<])</td>", said)
+    marked = [(f"{number}.png", "✓", "✓") for number in range(3)]
+    assert sorted(rows) == [*marked, ("below/plain.png", "–", "–")]
+    assert "<details" not in check_tab.verdicts(found["files"][:1])
+
+
+def test_a_benchmark_is_shown_as_a_table_with_what_is_withheld(runner: Runner) -> None:
+    job = runner.store.create("run-benchmark", {})
+    good = {
+        "training": {"samples_per_s": 12.5},
+        "redrawn": {"face_psnr_db": 27.25},
+        "swapped": {"identity_cosine": 0.5},
+    }
+    poor = {
+        "training": {"samples_per_s": 3.0},
+        "redrawn": {"face_found": False},
+        "swapped": {"withheld": "nobody's face."},
+    }
+    with runner.store.claim(job.id) as claim:
+        claim.finish({"models": {"cpu": good, "saehd-df": poor}})
+    said = compared(runner.get(job.id))
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", said)][1:]
+    assert [row[:2] for row in rows] == [["cpu", "27.25"], ["saehd-df", "–"]]
+    assert all(len(row) == said.count("<th>") for row in rows)
+    assert "<b>saehd-df:</b> <span>its video is withheld: nobody&#x27;s face.</span>" in said
+    assert "<b>cpu:</b>" not in said
+    assert compared(None) == compared(runner.store.create("run-benchmark", {})) == ""
+
+
+def test_people_are_looked_for_with_the_detector_that_is_chosen(runner: Runner) -> None:
+    from lib_vitface.ui.studio import Studio
+    from lib_vitface.ui.swap_tab import Moment
+
+    class Asked(Studio):
+        def faces(self, image: Any, detector: str = "auto") -> list[Face]:
+            asked.append(detector)
+            return []
+
+    asked: list[str] = []
+    runner.site.outputs.mkdir()
+    media.write_image(runner.site.outputs / "result.png", np.full((40, 40, 3), 9, np.uint8))
+    with gr.Blocks():
+        moment = Moment(runner, Asked(runner.site), forms.build(runner.site, "swap", SwapOptions, "p"))
+    shown = moment._show("result.png", 0, "blazeface")
+    moment._pick((1, 1), shown[1], "facexlib")
+    assert asked == ["blazeface", "facexlib"]
 
 
 @pytest.mark.usefixtures("detector_here")

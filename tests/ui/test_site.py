@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,39 @@ def test_bare_names_lie_where_their_kind_does(site: Site) -> None:
     assert placed["output"] == str(site.outputs.resolve() / "b.mp4")
 
 
+def test_a_name_that_is_not_there_is_looked_for_elsewhere(site: Site) -> None:
+    """A result is checked, a faceset measured, by its bare name; what is written goes where its kind does."""
+    for place in (site.outputs / "b.mp4", site.facesets / "me", site.facesets / "b.mp4"):
+        place.mkdir(parents=True)
+    inputs = site.place(TASKS["inspect"], {"input": "b.mp4\nnew.png"})["input"]
+    assert inputs == [str(site.outputs.resolve() / "b.mp4"), str(site.uploads.resolve() / "new.png")]
+    placed = site.place(TASKS["evaluate"], {"source": "me", "target": "b.mp4", "result": "b.mp4", "json": "b.mp4"})
+    assert placed["source"] == str(site.facesets.resolve() / "me")
+    assert placed["result"] == placed["json"] == str(site.outputs.resolve() / "b.mp4")
+    (site.uploads / "b.mp4").mkdir(parents=True)
+    assert site.place(TASKS["inspect"], {"input": "b.mp4"})["input"] == [str(site.uploads.resolve() / "b.mp4")]
+    for outside in ("../../etc/passwd", "keys/signing.key"):
+        with pytest.raises(InputError, match="outside"):
+            site.find(outside, site.uploads if ".." in outside else site.workspace, "--input")
+
+
+def test_further_models_lie_among_the_models(site: Site) -> None:
+    placed = site.place(TASKS["swap"], {"model": "m", "input": "a.mp4", "also": ["n", "o"]})
+    assert placed["also"] == [str(site.models.resolve() / name) for name in ("n", "o")]
+    for given in ({"output": "light"}, {}):  # the Swap tab lists what is exported
+        assert Path(site.place(TASKS["export"], {"model": "m", **given})["output"]).parent == site.models.resolve()
+
+
+def test_auto_is_the_hosts_device(site: Site) -> None:
+    from dataclasses import replace
+
+    here = replace(site, device="cuda:1")
+    assert here.place(TASKS["train"], {"source": "a", "target": "b", "model": "m"})["device"] == "cuda:1"
+    assert here.place(TASKS["swap"], {"model": "m", "input": "a", "device": "auto"})["device"] == "cuda:1"
+    assert here.place(TASKS["swap"], {"model": "m", "input": "a", "device": "cpu"})["device"] == "cpu"
+    assert "device" not in here.place(TASKS["inspect"], {"input": "a"})
+
+
 def test_names_are_made_up_for_outputs(site: Site) -> None:
     placed = site.place(TASKS["swap"], {"model": "m", "input": "a.mov"})
     made = Path(placed["output"])
@@ -46,7 +80,7 @@ def test_paths_outside_or_of_other_kinds_are_refused(site: Site, bad: object) ->
         site.place(TASKS["swap"], {"model": "m", "input": bad, "output": "b.mp4"})
 
 
-@pytest.mark.parametrize("bad", ["keys", "keys/mark.key", "jobs.sqlite3"])
+@pytest.mark.parametrize("bad", ["keys", "keys/mark.key", "jobs.sqlite3", "jobs.sqlite3-wal"])
 def test_keys_and_jobs_are_private(site: Site, bad: str) -> None:
     with pytest.raises(InputError, match="outside"):
         site.resolve(site.workspace / bad, site.uploads, "--input")
@@ -95,5 +129,6 @@ def test_models_and_facesets_are_listed_newest_first(site: Site) -> None:
         (folder / "model.json").write_text("{}")
         os.utime(folder / "model.json", (number, number))
     (site.models / "empty").mkdir()
+    shutil.copytree(site.models / "new", site.models / ".new.exported")
     assert site.names("model") == ["new", "old"]
     assert site.names("faceset") == []

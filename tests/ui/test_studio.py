@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from lib_vitface.errors import InputError
 from lib_vitface.faces import mesh
+from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.types import Face, Image, Redraw
 from lib_vitface.ui import studio as studios
 from lib_vitface.ui.site import Site
@@ -21,7 +23,8 @@ from lib_vitface.ui.studio import Studio, picture_items, picture_schema, read_pi
 def test_only_what_means_something_for_a_picture() -> None:
     names = [item.name for item in picture_items()]
     assert {"model", "face", "opacity", "mask", "erode", "denoise"} <= set(names)
-    assert not {"input", "output", "codec", "smooth", "fade_frames", "start_s", "chunk_frames"} & set(names)
+    assert {"weights", "also", "reference", "references", "network_size", "backend"} <= set(names)
+    assert not {"input", "output", "codec", "smooth", "fade_frames", "start_s", "chunk_frames", "workers"} & set(names)
     assert len(names) == len(set(names))
     assert list(picture_schema()["properties"]) == names
 
@@ -76,6 +79,29 @@ class White:
 
 
 FREE = {"denoise_likeness": 0, "denoise_drift": 100, "denoise_light": 1, "occlusion": False}
+
+
+def test_a_picture_is_swapped_with_what_a_video_would_be(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further models and clips by their names, and the host's device where the form leaves it open."""
+    asked: list[SwapOptions] = []
+
+    def load(options: SwapOptions) -> studios._Loaded:
+        asked.append(options)
+        return studios._Loaded("", None, Marker())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(studio, "_load", load)
+    studio.site = replace(studio.site, device="cuda:1")
+    values = {"model": "m", "also": ["n"], "references": "a.mp4\nb.png", "weights": "best", "network_size": "128"}
+    for device in ({}, {"device": "auto"}, {"device": "cpu"}):
+        studio.swap(np.full((120, 120, 3), 100, np.uint8), {**values, **device})
+    found = asked[0]
+    assert [path.name for path in (found.model, *found.also)] == ["m", "n"]
+    assert {path.parent for path in (found.model, *found.also)} == {studio.site.models.resolve()}
+    assert found.references == [studio.site.uploads.resolve() / name for name in ("a.mp4", "b.png")]
+    assert (found.weights, found.network_size) == ("best", 128)
+    assert [one.device for one in asked] == ["cuda:1", "cuda:1", "cpu"]
+    with pytest.raises(InputError, match="outside the folders"):
+        studio.swap(np.full((120, 120, 3), 100, np.uint8), {**values, "references": ["/etc/passwd"]})
 
 
 def test_redrawn_inside_the_face_only_and_marked_last(studio: Studio) -> None:

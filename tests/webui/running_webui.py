@@ -112,11 +112,15 @@ def webui(folder: Path, *arguments: str, workspace: Path | None = None, enabled:
                 process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 180) -> None:
-    """Until the routes answer, with whatever status."""
+def wait_for(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 420) -> None:
+    """Until the routes answer, with whatever status. Whoever asks before the WebUI has put its own parts in ends its start."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+        said = log.read_text(errors="replace")
+        assert process.poll() is None, said[-3000:]
+        if "Startup time" not in said:
+            time.sleep(0.5)
+            continue
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return

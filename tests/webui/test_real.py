@@ -232,6 +232,33 @@ def test_picture_route_and_job_routes(trained: Running, tmp_path: Path) -> None:
     assert ask(f"{url}/jobs/{job['id']}", method="DELETE")[0] == 200
 
 
+def test_bad_requests_are_refused_in_one_sentence(running: Running) -> None:
+    url, picture = running.url + "/vitface/v1", text_of(Pillow.new("RGB", (64, 64)))
+    film = {"model": "no-such-model", "input": "film.mp4"}
+    bodies: list[tuple[str, Any]] = [
+        *(("/swap", body) for body in ({}, [], "film", {"model": "m"}, {**film, "input": "/etc/passwd"})),
+        *(
+            ("/swap", {**film, **more})
+            for more in ({"opacity": 7}, {"nonsense": 1}, {"also": 3}, {"resume": "perhaps"})
+        ),
+        *(("/inspect", {"input": given}) for given in ("nothing.png", 3, [], ["../../etc/passwd"])),
+        ("/consent", {"record": "nobody", "action": "show"}),
+        ("/consent", {"record": "nobody", "action": "forge"}),
+        *(("/picture", body) for body in ({}, {"image": "%%%"}, {"image": picture}, {"image": picture, "more": 1})),
+        *(("/picture", {"image": picture, "options": o}) for o in ({"model": "no-such-model"}, {"codec": "h264"}, [])),
+        *((f"/jobs/nothing/{act}", {}) for act in ("cancel", "resume")),
+        *(("/uploads", {"a": 1}), ("/uploads?name=", {"a": 1})),
+    ]
+    asked: list[tuple[str, Any, str]] = [(path, body, "POST") for path, body in bodies]
+    asked += [(path, None, "GET") for path in ("/schema/nothing", "/jobs/nothing", "/jobs/nothing/result")]
+    asked += [("/jobs/nothing", None, "DELETE")]
+    for path, body, method in asked:
+        status, said = ask(url + path, body, method=method)
+        assert 400 <= status < 500, (method, path, body, said)
+        assert set(said) == {"error", "kind"}, (method, path, body, said)
+        assert re.fullmatch(r"[^\n]+\.", said["error"]), (method, path, body, said)
+
+
 def test_interrupt_is_obeyed(trained: Running) -> None:
     """Interrupted while it generates: the swap is not begun, and the answer comes soon."""
     body = request_of(script_name="vitface", script_args=arguments(trained, model=model_name()), steps=100)
