@@ -19,7 +19,7 @@ from lib_vitface.faceset.texture import TextureMemory
 from lib_vitface.training.data import Person
 from lib_vitface.types import Image
 
-_KEPT = 3000  # drawn ones; 330 MB at 192 px
+_KEPT_BYTES = 400_000_000  # of drawn ones: 1800 at 192 px
 _HULL, _LIDS = 1, 2  # channels of `Person.layers`
 
 
@@ -39,7 +39,8 @@ class Disguises:
         name = (who, frame, other)
         if name not in self._drawn:
             self._drawn[name] = self._draw(who, frame, other)
-            while len(self._drawn) > _KEPT:
+            pair = 2 * self._drawn[name][0].nbytes
+            while len(self._drawn) > 1 and len(self._drawn) * pair > _KEPT_BYTES:
                 self._drawn.popitem(last=False)
         return self._drawn[name]
 

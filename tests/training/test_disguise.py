@@ -12,7 +12,7 @@ from test_pretrain import asked
 from test_sampler import PLAIN, frames_of
 from test_trainer import options
 
-from lib_vitface.training import trainer
+from lib_vitface.training import disguise, trainer
 from lib_vitface.training.augment import Augmentation
 from lib_vitface.training.data import Person
 from lib_vitface.training.disguise import Disguises
@@ -60,6 +60,15 @@ def test_looks_are_the_other_persons_and_all_else_is_the_frame(persons: list[Per
     again = Disguises(persons)
     again(1, 2, 0)
     np.testing.assert_array_equal(again(0, 9, 1)[0], driving)
+
+
+def test_what_is_kept_of_them_is_bounded(persons: list[Person], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disguise, "_KEPT_BYTES", 3 * 2 * 64 * 64 * 3)
+    few, all_kept = Disguises(persons), {}
+    for frame in [*range(6), 0, 1]:
+        driving = few(0, frame, 1)[0]
+        np.testing.assert_array_equal(all_kept.setdefault(frame, driving), driving)
+        assert len(few._drawn) <= 3
 
 
 def test_what_shall_come_out_stays_the_frame(persons: list[Person]) -> None:
