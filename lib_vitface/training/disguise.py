@@ -19,7 +19,7 @@ from lib_vitface.faceset.texture import TextureMemory
 from lib_vitface.training.data import Person
 from lib_vitface.types import Image
 
-_KEPT_BYTES = 400_000_000  # of drawn ones: 1800 at 192 px
+_KEPT_BYTES = 400_000_000  # of drawn ones: 1500 at 192 px
 _HULL, _LIDS = 1, 2  # channels of `Person.layers`
 
 
@@ -29,22 +29,23 @@ class Disguises:
     def __init__(self, persons: Sequence[Person]) -> None:
         self._persons = persons
         self._memories: dict[int, TextureMemory] = {}
-        self._drawn: OrderedDict[tuple[int, int, int], tuple[Image, Image]] = OrderedDict()
+        self._drawn: OrderedDict[tuple[int, int, int], tuple[Image, Image, Image]] = OrderedDict()
 
-    def __call__(self, who: int, frame: int, other: int) -> tuple[Image, Image]:
-        """The frame in which `who` wears the looks of `other`, and these looks alone; both `[S, S, 3]` uint8.
+    def __call__(self, who: int, frame: int, other: int) -> tuple[Image, Image, Image]:
+        """The frame in which `who` wears the looks of `other`, these looks alone, and how much of them is seen `[S, S, 1]` 0..255;
+        the pictures `[S, S, 3]`, all uint8.
 
         Eyes and mouth stay open as they are, with what is inside: that is expression. Colours are those of the frame.
         """
         name = (who, frame, other)
         if name not in self._drawn:
             self._drawn[name] = self._draw(who, frame, other)
-            pair = 2 * self._drawn[name][0].nbytes
-            while len(self._drawn) > 1 and len(self._drawn) * pair > _KEPT_BYTES:
+            each = sum(part.nbytes for part in self._drawn[name])
+            while len(self._drawn) > 1 and len(self._drawn) * each > _KEPT_BYTES:
                 self._drawn.popitem(last=False)
         return self._drawn[name]
 
-    def _draw(self, who: int, frame: int, other: int) -> tuple[Image, Image]:
+    def _draw(self, who: int, frame: int, other: int) -> tuple[Image, Image, Image]:
         person, image = self._persons[who], self._persons[who].images[frame]
         size, footage = image.shape[0], image.astype(np.float32)
         memory, seen = self._memory(other, size), person.expressions[frame]
@@ -59,7 +60,8 @@ class Disguises:
         there = mask.sum() + 1e-6
         gain = ((footage * mask).sum(axis=(0, 1)) / there + 1) / ((drawn.image * mask).sum(axis=(0, 1)) / there + 1)
         looks = np.clip(drawn.image * np.clip(gain, 0.4, 2.5), 0, 255)
-        return np.rint(footage + (looks - footage) * mask).astype(np.uint8), np.rint(looks).astype(np.uint8)
+        worn = footage + (looks - footage) * mask
+        return tuple(np.rint(part).astype(np.uint8) for part in (worn, looks, mask * 255))
 
     def _memory(self, number: int, size: int) -> TextureMemory:
         """No finer than what is drawn."""

@@ -222,7 +222,9 @@ class Sampler:
         seen, own = image, reference  # what drives, and what is known of how its person looks
         disguised = change.disguise > 0 and random.random() < change.disguise
         if disguised:
-            seen, own = self._disguises(who, frame, int(random.choice(self._others(who))))
+            seen, looks, worn = self._disguises(who, frame, int(random.choice(self._others(who))))
+            # What is not worn, eyes and mouth, is still the person's own: or the mask would learn to see covers there.
+            own = cv2.convertScaleAbs(reference + (looks.astype(np.float32) - reference) * (worn / np.float32(255)))
         strength = min(change.warp, 1.5)
         if strength:
             matrix = placement(random, size, strength)

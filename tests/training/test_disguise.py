@@ -36,7 +36,7 @@ def test_looks_are_the_other_persons_and_all_else_is_the_frame(persons: list[Per
     person = persons[0]
     disguises = Disguises(persons)
     for frame in (0, 5, 9):
-        driving, looks = disguises(0, frame, 1)
+        driving, looks, _ = disguises(0, frame, 1)
         image = person.images[frame].astype(float)
         middle, outside, opening = parts(person, frame)
         assert middle.sum() > 100
@@ -79,9 +79,11 @@ def test_what_shall_come_out_stays_the_frame(persons: list[Person]) -> None:
         np.testing.assert_allclose(batch.wanted[k].transpose(1, 2, 0) * 255, person.images[frame], atol=1e-3)
         variants = person.references[:, frame].transpose(0, 3, 1, 2) / 255
         assert np.abs(variants - batch.reference[k]).max(axis=(1, 2, 3)).min() < 1e-6  # its own person's
-        driving, looks = Disguises(persons)(int(who), frame, 1 - int(who))
+        driving, looks, worn = Disguises(persons)(int(who), frame, 1 - int(who))
         np.testing.assert_allclose(batch.image[k].transpose(1, 2, 0) * 255, driving, atol=1e-3)
-        np.testing.assert_allclose(batch.own_reference[k].transpose(1, 2, 0) * 255, looks, atol=1e-3)
+        share = worn / 255.0
+        expected = batch.reference[k].transpose(1, 2, 0) * 255 * (1 - share) + looks * share
+        np.testing.assert_allclose(batch.own_reference[k].transpose(1, 2, 0) * 255, expected, atol=0.51)
     np.testing.assert_array_equal(plain.image, plain.wanted)
     np.testing.assert_array_equal(plain.own_reference, plain.reference)
 
