@@ -315,7 +315,7 @@ class TextureMemory:
         amount = inside * np.clip(1 - known / _KNOWN, 0, 1)
         if not amount.any():
             return
-        filling = _MOUTH_COLOR if footage is None else footage * _light_ratio(image, footage, trust * (1 - inside))
+        filling = _MOUTH_COLOR if footage is None else footage * light_ratio(image, footage, trust * (1 - inside))
         image += (filling - image) * amount[..., None]
 
     def resized(self, size: int) -> TextureMemory:
@@ -365,7 +365,7 @@ def _distances(
     return unlike, distance
 
 
-def _light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:
+def light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:
     """Gain per colour `[3]` that brings the footage's face to the light of the drawn one."""
     total = [(picture * weight[..., None]).sum(axis=(0, 1)) for picture in (drawn, footage)]
     return np.clip((total[0] + 1) / (total[1] + 1), 0.4, 2.5).astype(np.float32)

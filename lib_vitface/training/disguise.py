@@ -15,12 +15,12 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from lib_vitface.faceset.texture import TextureMemory
+from lib_vitface.faceset.texture import TextureMemory, light_ratio
 from lib_vitface.training.data import Person
 from lib_vitface.types import Image
 
 _KEPT_BYTES = 400_000_000  # of drawn ones: 1500 at 192 px
-_HULL, _LIDS = 1, 2  # channels of `Person.layers`
+_HULL, _OPENINGS = 1, 2  # channels of `Person.layers`: one, and from there on
 
 
 class Disguises:
@@ -51,15 +51,14 @@ class Disguises:
         memory, seen = self._memory(other, size), person.expressions[frame]
         wanted = replace(seen, points=seen.points + (memory.neutral - person.memory.neutral))
         drawn = memory.render(person.landmarks[frame], size, wanted, footage=footage)
-        hull, openings = (person.layers[0, frame, ..., part].astype(np.float32) / 255 for part in (_HULL, _LIDS))
-        openings = np.maximum(openings, person.layers[0, frame, ..., _LIDS + 1].astype(np.float32) / 255)
+        layers = person.layers[0, frame].astype(np.float32) / 255
+        hull, openings = layers[..., _HULL], layers[..., _OPENINGS:].max(axis=2)
         border = max(1, size // 32)
         sure = person.sure[frame].astype(np.float32) / 255  # what lies over the face stays
         mask = cv2.erode(hull * drawn.seen * sure, np.ones((2 * border + 1,) * 2, np.uint8))
-        mask = (cv2.GaussianBlur(mask, (0, 0), border / 2) * (1 - openings))[..., None]
-        there = mask.sum() + 1e-6
-        gain = ((footage * mask).sum(axis=(0, 1)) / there + 1) / ((drawn.image * mask).sum(axis=(0, 1)) / there + 1)
-        looks = np.clip(drawn.image * np.clip(gain, 0.4, 2.5), 0, 255)
+        mask = cv2.GaussianBlur(mask, (0, 0), border / 2) * (1 - openings)
+        looks = np.clip(drawn.image * light_ratio(footage, drawn.image, mask), 0, 255)
+        mask = mask[..., None]
         worn = footage + (looks - footage) * mask
         return tuple(np.rint(part).astype(np.uint8) for part in (worn, looks, mask * 255))
 

@@ -219,31 +219,28 @@ class Sampler:
         sure, points = person.sure[frame], person.landmarks[frame][PRIORITY_POINTS, :2]
         five, landmarks = five_points(person.landmarks[frame]), person.landmarks[frame]
         size = image.shape[0]
-        seen, own = image, reference  # what drives, and what is known of how its person looks
-        disguised = change.disguise > 0 and random.random() < change.disguise
-        if disguised:
+        pictures = [image, reference]  # the last two: what drives, and what is known of how its person looks
+        if change.disguise > 0 and random.random() < change.disguise:
             seen, looks, worn = self._disguises(who, frame, int(random.choice(self._others(who))))
             # What is not worn, eyes and mouth, is still the person's own: or the mask would learn to see covers there.
             own = cv2.convertScaleAbs(reference + (looks.astype(np.float32) - reference) * (worn / np.float32(255)))
+            pictures += [seen, own]
         strength = min(change.warp, 1.5)
         if strength:
             matrix = placement(random, size, strength)
-            image, reference, seen, own, layers, sure = (
-                cv2.warpAffine(p, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
-                for p, border in zip((image, reference, seen, own, layers, sure), _BORDERS, strict=True)
-            )
+            pictures = [cv2.warpAffine(p, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE) for p in pictures]
+            layers, sure = (cv2.warpAffine(p, matrix, (size, size)) for p in (layers, sure))
             points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
             landmarks = align.apply(matrix, landmarks).astype(np.float32)
         mirrored = random.random() < change.flip
         if mirrored:
-            image, reference, seen, own, layers, sure = (
-                np.ascontiguousarray(p[:, ::-1]) for p in (image, reference, seen, own, layers, sure)
-            )
+            *pictures, layers, sure = (np.ascontiguousarray(p[:, ::-1]) for p in (*pictures, layers, sure))
             points, five = (p * [-1, 1] + [size - 1, 0] for p in (points, five))
             five = five[[1, 0, 2, 4, 3]]  # the viewer's left stays first
         if change.color:
             common = ColorChange.draw(random, change.color)
-            image, reference, seen, own = (common.apply(p) for p in (image, reference, seen, own))
+            pictures = [common.apply(p) for p in pictures]
+        image, reference, seen, own = *pictures[:2], *pictures[-2:]
         driving, cover = self._driving(seen, points, random)
         shape = layers[..., 1].astype(np.float32) / 255
         certain = sure.astype(np.float32) / 255
@@ -299,9 +296,6 @@ def _head(landmarks: Floats, size: int, rays: int, mirrored: bool) -> dict[str, 
         matrix = matrix * np.array([-1, 1, 1, 1], np.float32)
         depth, known = depth[:, ::-1], known[:, ::-1]
     return {"picture_to_face": matrix, "depth": depth[..., None].astype(np.float32), "depth_known": known[..., None]}
-
-
-_BORDERS = (*(cv2.BORDER_REPLICATE,) * 4, *(cv2.BORDER_CONSTANT,) * 2)
 
 
 def _judged(person: Person) -> NDArray[np.intp]:
