@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,10 +180,25 @@ class SwapModel(Protocol):
 
     Clips are `clip_length` frames long (fewer at the end of a shot), with up to `context` more before and after, whose
     results are not used. `times` are seconds; `nearby` are each frame's neighbours, for what is to change slowly.
+
+    A clip goes through `prepare`, `draw` (the network) and `finish`. Each of the three may run in a thread of its own beside the
+    two others with other clips; none is called by two threads at once, and clips keep their order.
     """
 
     clip_length: int
     context: int
+
+    def prepare(
+        self,
+        frames: Sequence[Image],
+        faces: Sequence[Face],
+        times: Sequence[float] | None = None,
+        nearby: Sequence[Neighbours] | None = None,
+    ) -> Any: ...
+
+    def draw(self, prepared: Any) -> Any: ...
+
+    def finish(self, drawn: Any) -> list[SwappedFace]: ...
 
     def __call__(
         self,
@@ -191,7 +206,9 @@ class SwapModel(Protocol):
         faces: Sequence[Face],
         times: Sequence[float] | None = None,
         nearby: Sequence[Neighbours] | None = None,
-    ) -> list[SwappedFace]: ...
+    ) -> list[SwappedFace]:
+        """The three in a row: one result per frame, in order."""
+        return self.finish(self.draw(self.prepare(frames, faces, times, nearby)))
 
 
 @dataclass(frozen=True)

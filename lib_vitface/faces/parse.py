@@ -98,15 +98,20 @@ def soft_edge(filled: NDArray[np.uint8], erode_px: float, feather_px: float) -> 
     """A drawn area (0 or 255) moved inwards by `erode_px` (outwards if negative), its edge rising over `feather_px` inwards."""
     if erode_px == 0 and feather_px == 0:
         return (filled / 255).astype(np.float32)
+    whole = np.zeros(filled.shape, np.float32)
+    left, top, width, height = cv2.boundingRect(filled)
+    if not width:
+        return whole
+    room = 2 + int(np.ceil(max(-erode_px, 0.0)))  # nothing is farther away than this
+    box = np.s_[max(top - room, 0) : top + height + room, max(left - room, 0) : left + width + room]
     # A border of one pixel: an area that leaves the picture must not end at the picture's edge.
-    depth = cv2.distanceTransform(cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
+    area = cv2.copyMakeBorder(filled[box], 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    depth = cv2.distanceTransform(area, cv2.DIST_L2, 5)
     if erode_px < 0:
-        around = cv2.distanceTransform(
-            255 - cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5
-        )
-        depth = np.where(depth > 0, depth, 1 - around)
-    rise = np.clip((depth[1:-1, 1:-1] - erode_px) / max(feather_px, 1.0), 0, 1)
-    return (rise * rise * (3 - 2 * rise)).astype(np.float32)
+        depth = np.where(depth > 0, depth, 1 - cv2.distanceTransform(255 - area, cv2.DIST_L2, 5))
+    rise = np.clip((depth[1:-1, 1:-1] - np.float32(erode_px)) / np.float32(max(feather_px, 1.0)), 0, 1)
+    whole[box] = rise * rise * (3 - 2 * rise)
+    return whole
 
 
 def _fill(filled: NDArray[np.uint8], polygon: NDArray[np.floating]) -> None:

@@ -74,22 +74,35 @@ def nearest_triangle_map(size: int) -> NDArray[np.int32]:
 def pixel_map(
     seen: NDArray[np.int32], wanted: NDArray[np.floating], given: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each pixel of a picture whose mesh lies at `wanted`, where it lies in one whose mesh lies at `given`."""
+    """For each pixel of a picture whose mesh lies at `wanted`, where it lies in one whose mesh lies at `given`; (0, 0) for one beyond
+    the mesh (-1 in `seen`)."""
     triangles = mesh.triangles()
     corners = np.concatenate([wanted[triangles][:, :, :2], np.ones((len(triangles), 3, 1))], axis=2)
     corners = corners + 1e-6 * np.eye(3)  # a triangle seen edge-on has no area
-    affine = np.linalg.solve(corners, given[triangles][:, :, :2].astype(np.float64)).astype(np.float32)
-    rows, columns = np.mgrid[: seen.shape[0], : seen.shape[1]].astype(np.float32)
-    picked = affine[np.maximum(seen, 0)]
-    x = picked[..., 0, 0] * columns + picked[..., 1, 0] * rows + picked[..., 2, 0]
-    y = picked[..., 0, 1] * columns + picked[..., 1, 1] * rows + picked[..., 2, 1]
-    # A triangle seen nearly edge-on stretches the little rounding of its border to any length.
-    shape = given[triangles][:, :, :2]
-    low, high = (shape.min(axis=1) - _REACH_PX)[seen], (shape.max(axis=1) + _REACH_PX)[seen]
-    return (
-        np.clip(x, low[..., 0], high[..., 0]).astype(np.float32),
-        np.clip(y, low[..., 1], high[..., 1]).astype(np.float32),
-    )
+    shape = given[triangles][:, :, :2].astype(np.float64)
+    affine = np.linalg.solve(corners, shape)
+    place = np.zeros((2, *seen.shape), np.float32)
+    left, top, width, height = cv2.boundingRect((seen >= 0).astype(np.uint8))
+    box = np.s_[top : top + height, left : left + width]
+    picked = np.ascontiguousarray(seen[box])
+    covered = picked >= 0
+    np.maximum(picked, 0, out=picked)
+    rows = np.arange(top, top + height, dtype=np.float32)[:, None]
+    columns = np.arange(left, left + width, dtype=np.float32)
+    part = np.empty(picked.shape, np.float32)
+    for axis in range(2):
+        across, down, offset = np.ascontiguousarray(affine[:, :, axis].T, dtype=np.float32)
+        low = (shape[..., axis].min(axis=1) - _REACH_PX).astype(np.float32)
+        high = (shape[..., axis].max(axis=1) + _REACH_PX).astype(np.float32)
+        found = across.take(picked)
+        found *= columns
+        found += np.multiply(down.take(picked, out=part, mode="clip"), rows, out=part)
+        found += offset.take(picked, out=part, mode="clip")
+        # A triangle seen nearly edge-on stretches the little rounding of its border to any length.
+        np.maximum(found, low.take(picked, out=part, mode="clip"), out=found)
+        np.minimum(found, high.take(picked, out=part, mode="clip"), out=found)
+        np.multiply(found, covered, out=place[axis][box])
+    return place[0], place[1]
 
 
 def depth_map(landmarks: Floats, size: int) -> tuple[Floats, Mask]:

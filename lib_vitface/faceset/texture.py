@@ -30,6 +30,7 @@ _LIPS = mesh.LIPS_OUTER + mesh.LIPS_INNER
 _POSE_WIDTH_DEG = 12.0  # views this far away in yaw or pitch count e^-1 as much
 _MAX_BLENDED = 12  # views that share one region of one frame
 _LEAST = 0.01  # share of a view, of the likest one's, from which it is drawn
+_COARSE = 128  # px, side of an atlas that shows all that is coarse
 _FINE = 1 / 80  # standard deviation, of the atlas' side, between what counts as fine and as coarse
 _AHEAD, _SHARPEST = 7.0, 0.3  # for what is fine: exponent of a view's share, and what a place in sharpness costs
 _STEADY_S = 0.1  # standard deviation of the time over which the choice of views is steadied
@@ -77,7 +78,7 @@ class _Region:
     skin: bool
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _regions(size: int) -> tuple[_Region, ...]:
     mouth = atlas.soft_box(_LIPS, size, 1.5)
     right, left = atlas.soft_box(mesh.RIGHT_EYE, size, 1.3), atlas.soft_box(mesh.LEFT_EYE, size, 1.3)
@@ -211,12 +212,19 @@ class TextureMemory:
         views, which is steady; what is fine from few, since many lie never quite on each other and would blur it (two bands of Burt
         and Adelson 1983).
         """
-        base, trust = self._blended(expression, mixture)
-        detail = self._blended(expression, self._finest(mixture))[0]
-        small = cv2.resize(base - detail, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), self.size * _FINE / 4)
-        detail += cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-        return detail, trust
+        finest = self._finest(mixture)
+        detail = self._blended(expression, finest)[0]
+        base, trust = self._coarse._blended(expression, mixture)
+        base -= self._coarse._blended(expression, finest)[0]
+        change = cv2.GaussianBlur(base, (0, 0), self._coarse.size * _FINE)
+        whole = (self.size, self.size)
+        detail += cv2.resize(change, whole, interpolation=cv2.INTER_LINEAR)
+        return detail, cv2.resize(trust, whole, interpolation=cv2.INTER_LINEAR)
+
+    @cached_property
+    def _coarse(self) -> TextureMemory:
+        """The memory at a size that is enough for what is coarse, and for trust."""
+        return self.resized(min(self.size, max(_COARSE, self.size // 4)))
 
     def _finest(self, mixture: Mixture) -> Mixture:
         """The mixture with the likest views far ahead; where all are alike (skin), the sharpest."""
@@ -296,9 +304,11 @@ class TextureMemory:
         self._fill_unknown_mouth(image, mask, landmarks, footage)
         best = cv2.remap(self._best_view, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         covered = seen >= 0
-        if covered.any():
-            image[~covered] = image[covered].mean(axis=0)
-        return Rendering(image, *(np.where(covered, m, 0).astype(np.float32) for m in (mask, best)))
+        beyond = cv2.mean(image, covered.astype(np.uint8))[:3]
+        np.copyto(image, np.array(beyond, np.float32), where=~covered[..., None])
+        mask *= covered
+        best *= covered
+        return Rendering(image, mask, best)
 
     @cached_property
     def _best_view(self) -> Mask:

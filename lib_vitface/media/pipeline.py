@@ -5,10 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-A = TypeVar("A")
-B = TypeVar("B")
 _END = object()
 _POLL_S = 0.05  # how soon a blocked stage notices that another one failed
 
@@ -41,16 +40,25 @@ class _Lane:
         raise _Stopped
 
 
-def overlap(read: Iterable[A], work: Callable[[A], B], write: Callable[[B], object], depth: int = 4) -> int:
-    """`write(work(item)) for item in read`, in order, the three at the same time; returns how many items went through.
+def overlap(
+    read: Iterable[Any],
+    work: Callable[[Any], Any],
+    write: Callable[[Any], object],
+    depth: int = 4,
+    *,
+    before: Callable[[Any], Any] | None = None,
+    after: Callable[[Any], Any] | None = None,
+) -> int:
+    """`write(after(work(before(item)))) for item in read`, in order, all at the same time; returns how many items went through.
 
-    `read` runs in one thread and `write` in another; `work` runs in the caller's, so that it keeps the caller's device, grad
-    mode and signals. At most `depth` items wait between two stages, so memory is bounded. The first error of any stage
-    stops the other two, the threads are joined, `read` is closed if it is a generator, and the error is raised here.
+    `work` runs in the caller's thread, so that it keeps the caller's device, grad mode and signals; each of the others in one of
+    its own (`before` and `after` only where they are given). At most `depth` items wait between two stages, so memory is bounded.
+    The first error of any stage stops the others, the threads are joined, `read` is closed if it is a generator, and the error is
+    raised here.
     """
     stop = threading.Event()
     errors: list[BaseException] = []
-    fresh, done = _Lane(depth, stop), _Lane(depth, stop)
+    count = 0
 
     def guarded(stage: Callable[[], None]) -> None:
         try:
@@ -61,34 +69,46 @@ def overlap(read: Iterable[A], work: Callable[[A], B], write: Callable[[B], obje
             errors.append(error)
             stop.set()
 
-    def reading() -> None:
+    def reading(out: _Lane) -> None:
         iterator = iter(read)
         try:
             for item in iterator:
-                fresh.put(item)
-            fresh.put(_END)
+                out.put(item)
+            out.put(_END)
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
 
-    def writing() -> None:
-        while (item := done.get()) is not _END:
+    def passing(stage: Callable[[Any], Any], given: _Lane, out: _Lane) -> None:
+        while (item := given.get()) is not _END:
+            out.put(stage(item))
+        out.put(_END)
+
+    def counted(item: Any) -> Any:
+        nonlocal count
+        result = work(item)
+        count += 1
+        return result
+
+    def writing(given: _Lane) -> None:
+        while (item := given.get()) is not _END:
             write(item)
 
-    count = 0
-
-    def working() -> None:
-        nonlocal count
-        while (item := fresh.get()) is not _END:
-            done.put(work(item))
-            count += 1
-        done.put(_END)
-
-    threads = [
-        threading.Thread(target=guarded, args=(stage,), name=f"vitface-{name}", daemon=True)
-        for name, stage in (("read", reading), ("write", writing))
-    ]
+    lane = _Lane(depth, stop)
+    aside: list[tuple[str, Callable[[], None]]] = [("read", partial(reading, lane))]
+    for name, stage in (("before", before), ("work", counted), ("after", after)):
+        if stage is None:
+            continue
+        following = _Lane(depth, stop)
+        run = partial(passing, stage, lane, following)
+        lane = following
+        if name == "work":
+            working = run
+        else:
+            aside.append((name, run))
+    aside.append(("write", partial(writing, lane)))
+    threads = [threading.Thread(target=guarded, args=(run,), name=f"vitface-{n}", daemon=True) for n, run in aside]
     for thread in threads:
         thread.start()
     try:

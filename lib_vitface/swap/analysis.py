@@ -7,6 +7,7 @@ result to the last bit. Who is who is not asked here (see `plan.py`): that needs
 from __future__ import annotations
 
 import os
+import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -240,22 +241,24 @@ def _parts(counts: NDArray[np.int16]) -> list[slice]:
 
 
 class ChunkReader:
-    """Random access to things kept in files of `chunk` frames each, with the last few files in memory."""
+    """Random access to things kept in files of `chunk` frames each, with the last few files in memory. For several threads."""
 
     def __init__(
         self, name: Callable[[int], Path], load: Callable[[Path], Sequence[Any]], chunk: int, keep: int = 3
     ) -> None:
         self._name, self._load, self._chunk, self._keep = name, load, chunk, keep
         self._loaded: OrderedDict[int, Sequence[Any]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> Any:
         number = index // self._chunk
-        if number not in self._loaded:
-            self._loaded[number] = self._load(self._name(number))
-            while len(self._loaded) > self._keep:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(number)
-        return self._loaded[number][index % self._chunk]
+        with self._lock:
+            if number not in self._loaded:
+                self._loaded[number] = self._load(self._name(number))
+                while len(self._loaded) > self._keep:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(number)
+            return self._loaded[number][index % self._chunk]
 
     def run(self, count: int) -> Iterator[Any]:
         """The first `count` items in order."""

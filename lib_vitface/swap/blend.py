@@ -67,9 +67,12 @@ def paste(
         mixed = under + mask[..., None] * (face + membrane(under, face, mask) - under)
     else:
         mixed = under + mask[..., None] * (face - under)
-    mixed = under + np.float32(min(opacity, 1.0)) * (np.clip(mixed, 0, 255) - under)
-    inside = mask > 0
-    result[box.y0 : box.y1, box.x0 : box.x1][inside] = np.rint(mixed)[inside].astype(np.uint8)
+    np.clip(mixed, 0, 255, out=mixed)
+    if opacity < 1:
+        mixed = under + np.float32(opacity) * (mixed - under)
+    np.rint(mixed, out=mixed)
+    place = result[box.y0 : box.y1, box.x0 : box.x1]
+    np.copyto(place, mixed.astype(np.uint8), where=(mask > 0)[..., None])
     return result
 
 
@@ -219,12 +222,18 @@ def grow(mask: Mask, distance_px: float) -> Mask:
     if distance_px == 0 or not (mask > 0.5).any():
         return mask
     solid: NDArray[Any] = (mask > 0.5).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(solid)
+    room = int(np.ceil(max(distance_px, 0.0))) + 1
+    box = np.s_[max(top - room, 0) : top + height + room, max(left - room, 0) : left + width + room]
     # A ring of outside, so that a mask that touches the border is eroded from there too.
-    solid = cv2.copyMakeBorder(solid, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    inner = cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outer = cv2.distanceTransform(1 - solid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    signed = (inner - outer)[1:-1, 1:-1] + np.where(solid[1:-1, 1:-1] > 0, -0.5, 0.5)
-    return np.clip(signed + distance_px + 0.5, 0.0, 1.0).astype(np.float32)
+    solid = cv2.copyMakeBorder(solid[box], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    signed = cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    if distance_px > 0:  # else what is outside stays so
+        outer = cv2.distanceTransform(1 - solid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        signed = np.where(solid > 0, signed, 1 - outer)
+    moved = np.zeros(mask.shape, np.float32)
+    moved[box] = np.clip(signed[1:-1, 1:-1] + np.float32(distance_px), 0.0, 1.0)
+    return moved
 
 
 def feather(mask: Mask, width_px: float) -> Mask:

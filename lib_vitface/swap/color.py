@@ -125,7 +125,8 @@ class ColorMap:
         """Colours [N, 3] to colours [N, 3], RGB 0..1, not clipped."""
         if self.trust == 0.0:
             return colors
-        return (colors + self.trust * (self.move(colors) - colors)).astype(np.float32)
+        moved = self.move(colors)
+        return moved if self.trust == 1.0 else (colors + self.trust * (moved - colors)).astype(np.float32)
 
     def on_image(self, image: NDArray[Any]) -> NDArray[Any]:
         """The map on every pixel of `image` [H, W, 3] (uint8, or float 0..1); same type and range, clipped to it."""
@@ -133,7 +134,7 @@ class ColorMap:
             return image
         colors = _as_float(image).reshape(-1, 3)
         mapped = _through_grid(self, colors) if self.costly and len(colors) > GRID**3 else self(colors)
-        return _like(np.clip(mapped, 0.0, 1.0).reshape(image.shape), image)
+        return _like(np.clip(mapped, 0.0, 1.0, out=mapped).reshape(image.shape), image)
 
 
 def fit(name: str, image: ColorStatistics, target: ColorStatistics) -> ColorMap:
@@ -171,7 +172,10 @@ def _as_float(image: NDArray[Any]) -> Floats:
 
 def _like(colors: Floats, image: NDArray[Any]) -> NDArray[Any]:
     """Colours 0..1 in the type of `image`."""
-    return np.rint(colors * 255.0).astype(np.uint8) if image.dtype == np.uint8 else colors.astype(image.dtype)
+    if image.dtype != np.uint8:
+        return colors.astype(image.dtype)
+    colors *= 255.0
+    return np.rint(colors, out=colors).astype(np.uint8)
 
 
 def _to_lab(colors: NDArray[Any]) -> Floats:
@@ -202,8 +206,13 @@ def _reinhard(image: ColorStatistics, target: ColorStatistics) -> Move:
     gain = np.sqrt((target.lab_variance + NOISE * 1e4) / (image.lab_variance + NOISE * 1e4))
     gain = np.clip(gain, 1 / MAX_GAIN, MAX_GAIN)
 
+    factor, offset = gain.astype(np.float32), (target.lab_mean - gain * image.lab_mean).astype(np.float32)
+
     def move(colors: Floats) -> Floats:
-        return _from_lab((_to_lab(colors) - image.lab_mean) * gain + target.lab_mean)
+        lab = _to_lab(colors)
+        lab *= factor
+        lab += offset
+        return _from_lab(lab)
 
     return move
 
@@ -219,7 +228,8 @@ def _linear(name: str, image: ColorStatistics, target: ColorStatistics) -> Move:
     left, gain, right = np.linalg.svd(matrix)
     matrix = (left * np.clip(gain, 1 / MAX_GAIN, MAX_GAIN)) @ right
     offset = target.mean - matrix @ image.mean
-    return lambda colors: colors @ matrix.T + offset
+    turned, shift = matrix.T.astype(np.float32), offset.astype(np.float32)
+    return lambda colors: colors @ turned + shift
 
 
 def _power(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:

@@ -44,11 +44,11 @@ class Finisher:
         free = np.ones_like(shown)
         if self.options.occlusion and hands:
             free = 1 - hand_mask(hands, shown.shape, swapped.frame_to_crop, soft_px=max(size / 160, 0.7))
-        # Skin tells light and colour; brows, eyes and hair differ between people.
-        skin = skin_mask(landmarks, (size, size)) * blend.combine(shown, free)
         step = max(size // 192, 1)  # a part of the pixels is enough
-        part = np.s_[::step, ::step]
-        new, under, skin = (np.ascontiguousarray(a[part]) for a in (swapped.image, footage, skin))
+        new, under = (np.ascontiguousarray(a[::step, ::step]) for a in (swapped.image, footage))
+        clear = blend.combine(shown, free)[::step, ::step]
+        # Skin tells light and colour; brows, eyes and hair differ between people.
+        skin = skin_mask(landmarks / np.float32(step), (len(clear), len(clear))) * clear
         light = light_map(new, under, skin)
         own = ColorStatistics.measure(relit(new, light, self.options.relight), skin)
         target = ColorStatistics.measure(under, skin)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ from lib_vitface.faceset.texture import (
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.models.runtime import Network, open_network
-from lib_vitface.types import Face, Floats, Image, Mask, Matrix, Neighbours, SwappedFace
+from lib_vitface.types import Face, Floats, Image, Mask, Matrix, Neighbours, SwapModel, SwappedFace
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
 LARGEST_CROP = 768
@@ -53,6 +53,21 @@ class _Placed:
     told: Floats | None = None
 
 
+class _Prepared(NamedTuple):
+    """A clip before the network; `inputs` are the fields of `types.Batch` but `identity`."""
+
+    placed: list[_Placed]
+    inputs: dict[str, Floats]
+
+
+class _Drawn(NamedTuple):
+    """A clip after it: images `[N, S, S, 3]` 0..1 and masks `[N, S, S]`."""
+
+    placed: list[_Placed]
+    images: Floats
+    masks: Floats
+
+
 @dataclass(frozen=True)
 class _Read:
     """The expression `seen`, the same `wanted` of the source's shape, and of which views each person's memory would blend it."""
@@ -65,7 +80,7 @@ class _Read:
         return self.wanted if person == SOURCE else self.seen
 
 
-class ModelSwapper:
+class ModelSwapper(SwapModel):
     """A trained model, ready to swap. `identity` says whom to draw: the source, or (redrawing) the target itself.
 
     `weights` is the checkpoint's part: "weights" (the last averaged ones), "best" (those of the least held-out loss), "soup".
@@ -123,19 +138,26 @@ class ModelSwapper:
             self._morphable = Morphable.from_arrays(arrays)
             self._shapes = tuple(arrays[f"shape_{name}"] for name in names)
 
-    def __call__(
+    def prepare(
         self,
         frames: Sequence[Image],
         faces: Sequence[Face],
         times: Sequence[float] | None = None,
         nearby: Sequence[Neighbours] | None = None,
-    ) -> list[SwappedFace]:
-        """New faces for faces with landmarks; one result per frame, in order. Frames without `times` know nothing of each other."""
+    ) -> _Prepared:
+        """Faces with landmarks cut out, and what the network is to be shown. Frames without `times` know nothing of each other."""
         around = nearby or [()] * len(frames)
         placed = [self._place(*one) for one in zip(frames, faces, around, strict=True)]
-        images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(self._inputs(placed, times)))
-        pictures = images.transpose(0, 2, 3, 1)
-        return [self._finish(p, image, mask) for p, image, mask in zip(placed, pictures, masks[:, 0], strict=True)]
+        return _Prepared(placed, self._inputs(placed, times))
+
+    def draw(self, prepared: _Prepared) -> _Drawn:
+        """The network's pictures and masks."""
+        images, masks = (values.reshape(-1, *values.shape[2:]) for values in self.network(prepared.inputs))
+        return _Drawn(prepared.placed, images.transpose(0, 2, 3, 1), masks[:, 0])
+
+    def finish(self, drawn: _Drawn) -> list[SwappedFace]:
+        """New faces at the size they are pasted with."""
+        return [self._finish(*one) for one in zip(drawn.placed, drawn.images, drawn.masks, strict=True)]
 
     def blended_from(self, frame: Image, face: Face) -> list[tuple[int, float]]:
         """Views of the source that the face would be drawn from, the most telling first, each with its share (mean of the regions)."""
@@ -256,13 +278,12 @@ class ModelSwapper:
             change = image * 255 - small
             if side != self.size:
                 change = cv2.resize(change, (side, side), interpolation=cv2.INTER_CUBIC)
-            result = drawn + change
+            change += drawn
+            result = change
         else:
-            result = (
-                image * 255
-                if side == self.size
-                else cv2.resize(image * 255, (side, side), interpolation=cv2.INTER_CUBIC)
-            )
+            result = image * 255
+            if side != self.size:
+                result = cv2.resize(result, (side, side), interpolation=cv2.INTER_CUBIC)
         if side != self.size:
             mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)
         shown = np.clip(mask, 0, 1).astype(np.float32)
@@ -271,4 +292,5 @@ class ModelSwapper:
             low, high = _SEEN
             known = np.clip((cv2.blur(placed.seen, (5, 5)) - low) / (high - low), 0, 1)
             shown = shown * known * hull_mask(placed.landmarks, (side, side), feather_px=2.0)
-        return SwappedFace(np.clip(result, 0, 255).round().astype(np.uint8), shown, placed.matrix)
+        np.rint(np.clip(result, 0, 255, out=result), out=result)
+        return SwappedFace(result.astype(np.uint8), shown, placed.matrix)

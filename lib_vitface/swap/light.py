@@ -55,7 +55,7 @@ def relit(image: NDArray[Any], light: Floats, amount: float) -> NDArray[Any]:
     """RGB uint8 `[S, S, 3]` with `amount` 0..1 of a light map put on it."""
     if amount <= 0 or not light.any():
         return image
-    gain = np.exp(np.float32(amount) * cv2.resize(light, image.shape[1::-1], interpolation=cv2.INTER_CUBIC))
+    gain = cv2.resize(np.exp(np.float32(amount) * light), image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return cv2.multiply(image, cv2.merge([gain] * 3), dtype=cv2.CV_8U)
 
 

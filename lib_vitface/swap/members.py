@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from lib_vitface.errors import CheckpointError
 from lib_vitface.models.checkpoint import Checkpoint
 from lib_vitface.swap.frame import ModelSwapper
-from lib_vitface.types import Face, Image, Neighbours, SwappedFace
+from lib_vitface.types import Face, Image, Neighbours, SwapModel, SwappedFace
 
 
 def shares_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
@@ -26,8 +27,8 @@ def shares_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
     return [t / sum(known) for t in known]
 
 
-class Ensemble:
-    """A `SwapModel` whose pictures and masks are the weighted means of its members'.
+class Ensemble(SwapModel):
+    """One whose pictures and masks are the weighted means of its members'.
 
     Raises `CheckpointError` where they work at different sizes, which cut different crops.
     """
@@ -43,16 +44,24 @@ class Ensemble:
         self.clip_length = max(m.clip_length for m in members)
         self.context = max(m.context for m in members)
 
-    def __call__(
+    def prepare(
         self,
         frames: Sequence[Image],
         faces: Sequence[Face],
         times: Sequence[float] | None = None,
         nearby: Sequence[Neighbours] | None = None,
-    ) -> list[SwappedFace]:
-        """One result per frame, in order."""
-        drawn = [member(frames, faces, times, nearby) for member in self.members]
-        return [self._mean(versions) for versions in zip(*drawn, strict=True)]
+    ) -> list[Any]:
+        """What each member is shown."""
+        return [member.prepare(frames, faces, times, nearby) for member in self.members]
+
+    def draw(self, prepared: Sequence[Any]) -> list[Any]:
+        """What each draws."""
+        return [member.draw(one) for member, one in zip(self.members, prepared, strict=True)]
+
+    def finish(self, drawn: Sequence[Any]) -> list[SwappedFace]:
+        """Their means."""
+        versions = [member.finish(one) for member, one in zip(self.members, drawn, strict=True)]
+        return [self._mean(those) for those in zip(*versions, strict=True)]
 
     def _mean(self, versions: Sequence[SwappedFace]) -> SwappedFace:
         pairs = list(zip(self.shares, versions, strict=True))

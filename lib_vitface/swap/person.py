@@ -14,7 +14,7 @@ from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import five_points
 from lib_vitface.provenance import age
 from lib_vitface.provenance.consent import MEASURED_YAW_DEG
-from lib_vitface.types import Embedder, Face, Floats, Image, Neighbours, SwappedFace
+from lib_vitface.types import Embedder, Face, Floats, Image, Neighbours, SwapModel, SwappedFace
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.consent import ConsentRecord
@@ -62,7 +62,15 @@ class Look(NamedTuple):
     years: tuple[float, ...]
 
 
-class CheckedSwapper:
+class _Clip(NamedTuple):
+    """A clip on its way; `inside` is the model's own."""
+
+    frames: Sequence[Image]
+    faces: Sequence[Face]
+    inside: Any
+
+
+class CheckedSwapper(SwapModel):
     """A model that is watched: the face it draws must be nearest to the person who agreed, and neither it nor the one it replaces may
     look like a minor's.
 
@@ -96,17 +104,25 @@ class CheckedSwapper:
         by it alone."""
         self._clips, self._begun = 0, len(self._seen)
 
-    def __call__(
+    def prepare(
         self,
         frames: Sequence[Image],
         faces: Sequence[Face],
         times: Sequence[float] | None = None,
         nearby: Sequence[Neighbours] | None = None,
-    ) -> list[SwappedFace]:
-        """As the model's own call. Raises `ConsentError` where the face is somebody else's."""
-        swapped = self.inner(frames, faces, times, nearby)
+    ) -> _Clip:
+        """As the model's own."""
+        return _Clip(frames, faces, self.inner.prepare(frames, faces, times, nearby))
+
+    def draw(self, prepared: _Clip) -> _Clip:
+        """As the model's own."""
+        return prepared._replace(inside=self.inner.draw(prepared.inside))
+
+    def finish(self, drawn: _Clip) -> list[SwappedFace]:
+        """As the model's own. Raises `ConsentError` where the face is somebody else's."""
+        swapped = self.inner.finish(drawn.inside)
         if self._clips % EVERY == 0 or len(self._seen) == self._begun:
-            for image, face, new in zip(frames, faces, swapped, strict=True):
+            for image, face, new in zip(drawn.frames, drawn.faces, swapped, strict=True):
                 if self._clear(face):
                     self._look(image, face, new)
                     break

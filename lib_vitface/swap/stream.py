@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +17,27 @@ from lib_vitface.types import Face, Frame, Neighbours, SwapModel
 _NEAR_S = 0.25  # frames that are no farther apart are shown to the model as neighbours
 
 
+class _Clip(NamedTuple):
+    """Frames from `start` to before `stop`, in a `window` with their context; `inside` is the model's own."""
+
+    start: int
+    stop: int
+    window: list[tuple[Frame, Face]]
+    inside: Any
+
+
+class Gathered(NamedTuple):
+    """A frame (None beyond the video's end) and the clips that it completed."""
+
+    frame: Frame | None
+    clips: list[_Clip]
+
+
 class FrameStream:
     """Frames in, finished frames out, in order, some frames later: neighbours on both sides are needed for steady colours.
 
-    `begin` is the first frame it must be given so that frame `start` comes out as it would in an uninterrupted run.
+    `begin` is the first frame it must be given so that frame `start` comes out as it would in an uninterrupted run. A frame goes
+    through `gather`, `draw` and `finish`, which may run in three threads, since none touches what another one keeps.
     """
 
     def __init__(self, options: SwapOptions, swapper: SwapModel, plan: Plan, count: int, start: int = 0) -> None:
@@ -36,16 +54,21 @@ class FrameStream:
         if self._clip_of[start] >= 0:
             self._next = int(self._clip_of[max(start - self._radius, self._run_start[start])])
             self.begin = max(self._next - self._context, int(self._run_start[start]))
-        self._run: deque[tuple[Frame, Face]] = deque()  # of the present run, what is still needed
-        self._waiting: deque[Frame] = deque()
+        self._run: deque[tuple[Frame, Face]] = (
+            deque()
+        )  # of the present run, what is still needed; as `_next`, of `gather`
+        self._waiting: deque[Frame] = deque()  # this and the rest of `finish`
         self._measured: dict[int, Measured] = {}
 
     def __call__(self, frame: Frame) -> list[Frame]:
         """Takes the next frame; returns those that are finished by that."""
-        index = frame.index
+        return self.finish(self.draw(self.gather(frame)))
+
+    def gather(self, frame: Frame) -> Gathered:
+        """The next frame, and the clips that are complete with it, ready for the network."""
+        index, clips = frame.index, list[_Clip]()
         if index >= len(self._clip_of):
-            return []
-        self._waiting.append(frame)
+            return Gathered(None, clips)
         if self._clip_of[index] >= 0:
             face = self._plan.face(index)
             assert face is not None
@@ -53,27 +76,41 @@ class FrameStream:
                 self._run.clear()
             self._run.append((frame, face))
             self._next = max(self._next, int(self._run_start[index]))
-            self._swap_clips(index, int(self._run_stop[index]))
+            clips += self._complete(index, int(self._run_stop[index]))
+        return Gathered(frame, clips)
+
+    def draw(self, gathered: Gathered) -> Gathered:
+        """The same with what the network drew."""
+        clips = [clip._replace(inside=self._swapper.draw(clip.inside)) for clip in gathered.clips]
+        return Gathered(gathered.frame, clips)
+
+    def finish(self, drawn: Gathered) -> list[Frame]:
+        """The frames that are finished by that."""
+        if drawn.frame is None:
+            return []
+        self._waiting.append(drawn.frame)
+        for clip in drawn.clips:
+            for (frame, face), one in zip(clip.window, self._swapper.finish(clip.inside), strict=True):
+                if clip.start <= frame.index < clip.stop:
+                    hands = self._plan.hands(frame.index)
+                    self._measured[frame.index] = self._finisher.measure(frame.image, face, one, hands)
         return list(self._ready())
 
-    def _swap_clips(self, index: int, run_stop: int) -> None:
-        """Swaps the clips of the present run whose frames and following context are there, `index` being the last."""
+    def _complete(self, index: int, run_stop: int) -> Iterator[_Clip]:
+        """The clips of the present run whose frames and following context are there, `index` being the last."""
         while self._next < run_stop:
             stop = min(int(self._clip_of[self._next]) + self._swapper.clip_length, run_stop)
             until = min(stop + self._context, run_stop)
             if index + 1 < until:
                 return
             window = [(f, face) for f, face in self._run if self._next - self._context <= f.index < until]
-            swapped = self._swapper(
+            prepared = self._swapper.prepare(
                 [f.image for f, _ in window],
                 [face for _, face in window],
                 [float(f.time) for f, _ in window],
                 [self._nearby(f.index) for f, _ in window],
             )
-            for (frame, face), one in zip(window, swapped, strict=True):
-                if self._next <= frame.index < stop:
-                    hands = self._plan.hands(frame.index)
-                    self._measured[frame.index] = self._finisher.measure(frame.image, face, one, hands)
+            yield _Clip(self._next, stop, window, prepared)
             self._next = stop
             while self._run and self._run[0][0].index < stop - self._context:
                 self._run.popleft()

@@ -37,7 +37,7 @@ from lib_vitface.swap.person import CheckedSwapper
 from lib_vitface.swap.plan import Plan, make_plan, read_plan
 from lib_vitface.swap.settings import SwapOptions
 from lib_vitface.swap.steady import Counts, SteadyRedraw
-from lib_vitface.swap.stream import FrameStream
+from lib_vitface.swap.stream import FrameStream, Gathered
 from lib_vitface.types import Denoiser, Floats, Frame, Image, SwapModel, Tick, no_tick
 from lib_vitface.workers import workers
 
@@ -369,13 +369,19 @@ class _Run:
         stream = FrameStream(self.options, self.swapper, plan, count, redraw.begin if redraw else start)
         segments = _Segments(self, first, count)
 
-        def work(frame: Frame) -> list[Frame]:
-            self.tick(count + frame.index, 2 * count, "swapping")
-            frames = stream(frame)
-            return redraw(frames) if redraw else frames
+        def draw(gathered: Gathered) -> Gathered:
+            index = count if gathered.frame is None else gathered.frame.index
+            self.tick(count + index, 2 * count, "swapping")
+            return stream.draw(gathered)
 
+        def redrawn(gathered: Gathered) -> list[Frame]:
+            assert redraw is not None
+            return redraw(stream.finish(draw(gathered)))
+
+        # Beside a diffusion pipeline nothing else is drawn: it belongs to the caller's thread.
+        stages = (redrawn, None) if redraw else (draw, stream.finish)
         try:
-            self._overlap("swap", self._frames(stream.begin), work, segments.write)
+            self._overlap("swap", self._frames(stream.begin), stages[0], segments.write, stream.gather, stages[1])
         except BaseException as error:
             segments.abort(error)
             raise
@@ -452,9 +458,18 @@ class _Run:
             taken=taken if len(parts) >= _MANY else None,
         )
 
-    def _overlap(self, name: str, read: Iterator[Frame], work: Any, write: Any) -> None:
+    def _overlap(
+        self, name: str, read: Iterator[Frame], work: Any, write: Any, before: Any = None, after: Any = None
+    ) -> None:
         clock = _Clock()
-        media.overlap(clock.reading(read), clock.timed("work", work), clock.timed("write", write), DEPTH)
+        media.overlap(
+            clock.reading(read),
+            clock.timed("work", work),
+            clock.timed("write", write),
+            DEPTH,
+            before=before and clock.timed("prepare", before),
+            after=after and clock.timed("finish", after),
+        )
         self.seconds[name] = clock.seconds()
 
 
@@ -507,7 +522,7 @@ class _Clock:
     """Seconds that each of the overlapping stages was busy."""
 
     def __init__(self) -> None:
-        self._busy: dict[str, float] = {"read": 0.0, "work": 0.0, "write": 0.0}
+        self._busy: dict[str, float] = {"read": 0.0}
         self._began = time.monotonic()
 
     def reading(self, frames: Iterator[Frame]) -> Iterator[Frame]:
@@ -525,6 +540,8 @@ class _Clock:
                 close()
 
     def timed(self, name: str, stage: Any) -> Any:
+        self._busy[name] = 0.0
+
         def call(item: Any) -> Any:
             began = time.monotonic()
             try:

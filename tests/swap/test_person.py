@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tint import AtOnce
 
 from lib_vitface import media
 from lib_vitface.assets import locate
@@ -41,7 +42,7 @@ def record_of(folder: Path, look: np.ndarray, who: str) -> ConsentRecord:
     return make_record(open_keys(folder), who, "yes", look)
 
 
-class Puts:
+class Puts(AtOnce):
     """Puts a picture's own face where the footage's is, or grey."""
 
     clip_length, context = 4, 0
@@ -50,7 +51,7 @@ class Puts:
     def __init__(self, image: Image | None = None, face: Face | None = None) -> None:
         self.image, self.face = image, face
 
-    def __call__(
+    def swap(
         self, frames: Sequence[Image], faces: Sequence[Face], times: object = None, nearby: object = None
     ) -> list[SwappedFace]:
         found = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_frame import face_at
+from tint import AtOnce
 
 from lib_vitface.options import build
 from lib_vitface.swap.plan import Plan
@@ -28,7 +29,7 @@ class Reader:
         return type("Seen", (), {"faces": (FACE,), "hands": (), "time_s": index / 10})()
 
 
-class Watching:
+class Watching(AtOnce):
     """Remembers the frames of every call; draws a shade that depends on all of them."""
 
     clip_length, context = CLIP, CONTEXT
@@ -37,7 +38,7 @@ class Watching:
         self.windows: list[list[int]] = []
         self.nearby: dict[int, list[int]] = {}
 
-    def __call__(
+    def swap(
         self,
         frames: Sequence[Image],
         faces: Sequence[Face],

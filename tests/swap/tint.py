@@ -26,17 +26,35 @@ from lib_vitface.faces import align  # noqa: E402
 from lib_vitface.jobs import JobStore  # noqa: E402
 from lib_vitface.options import build  # noqa: E402
 from lib_vitface.swap.settings import SwapOptions  # noqa: E402
-from lib_vitface.types import Face, Image, Neighbours, SwappedFace  # noqa: E402  # noqa: E402
+from lib_vitface.types import Face, Image, Neighbours, SwapModel, SwappedFace  # noqa: E402
 
 
-class Tint:
+class AtOnce(SwapModel):
+    """A stand-in that does all in one step, `swap`: the network's."""
+
+    def prepare(self, *clip: Any) -> Any:
+        return clip
+
+    def draw(self, prepared: Any) -> Any:
+        return self.swap(*prepared)
+
+    def finish(self, drawn: Any) -> list[SwappedFace]:
+        return drawn
+
+    def swap(
+        self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None, nearby: Any
+    ) -> list[SwappedFace]:
+        raise NotImplementedError
+
+
+class Tint(AtOnce):
     """Colours the whole face. What it draws depends on all frames of the clip, as a temporal model's does."""
 
     def __init__(self, clip_length: int = 4, size: int = 96, context: int = 0) -> None:
         self.clip_length, self.size, self.context = clip_length, size, context
         self.clips: list[int] = []
 
-    def __call__(
+    def swap(
         self,
         frames: Sequence[Image],
         faces: Sequence[Face],
