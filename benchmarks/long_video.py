@@ -1,9 +1,9 @@
 """Memory and disk of swapping 4K videos of several lengths: neither may grow faster than the output does.
 
-    python benchmarks/long_video.py --folder DIR [--seconds 10 30 90] [--fps 4]
+    python benchmarks/long_video.py --folder DIR [--seconds 10 30 90] [--fps 4] [--no-faces]
 
-Each video is made up: a sample frame with a face, enlarged to 3840 x 2160, in the first second, and frames without one after it,
-which drift so that they cost the encoder something. It is swapped in a process of its own, with a stand-in that tints the face in the
+Each video is made up: a sample frame with a face, enlarged to 3840 x 2160, which sways; with `--no-faces` only in the first second,
+and frames without one after it, which drift so that they cost the encoder something. It is swapped in a process of its own, with a stand-in that tints the face in the
 place of a model (tests/swap/tint.py), so that what is measured is reading, analysis, encoding and joining. While it runs, what lies
 on the disk (chunks, analysis, output; not the input) is added up every 20 ms, and the process's memory is read. One JSON object comes
 out: for each length the peak memory of the process; for each of both passes its median memory over the first and the last quarter of
@@ -38,8 +38,8 @@ PROGRAM = ROOT / "tests" / "swap" / "tint.py"
 _WARM = 4  # chunks of a pass in which queues and the allocator's arenas still fill
 
 
-def make(path: Path, seconds: float, fps: Fraction) -> None:
-    """Writes a clip unless it is there, frame by frame."""
+def make(path: Path, seconds: float, fps: Fraction, faces: bool) -> None:
+    """Writes a clip unless it is there, frame by frame, with a face in all frames or in those of the first second."""
     if path.exists():
         return
     beside = path.with_name(f"unfinished-{path.name}")
@@ -48,7 +48,9 @@ def make(path: Path, seconds: float, fps: Fraction) -> None:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         for number in range(round(seconds * fps)):
-            image = face if number < max(2, fps) else np.ascontiguousarray(np.roll(street, 4 * number, axis=1))
+            with_face = faces or number < max(2, fps)
+            shift = round(40 * np.sin(number / 5)) if with_face else 4 * number
+            image = np.ascontiguousarray(np.roll(face if with_face else street, shift, axis=1))
             picture = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
             picture.pts, picture.time_base = number, 1 / fps
             container.mux(stream.encode(picture))
@@ -166,16 +168,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 30, 90])
     parser.add_argument("--fps", type=Fraction, default=Fraction(4))
     parser.add_argument("--chunk-frames", type=int, default=8)
+    parser.add_argument("--faces", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     found = {}
 
     def clip_of(seconds: float) -> Path:
-        return Path(given.folder / f"{seconds:g}s-{given.fps.numerator}-{given.fps.denominator}.mp4")
+        name = f"{seconds:g}s-{given.fps.numerator}-{given.fps.denominator}{'-faces' * given.faces}.mp4"
+        return Path(given.folder / name)
 
     for seconds in given.seconds:
         clip = clip_of(seconds)
-        make(clip, seconds, given.fps)
+        make(clip, seconds, given.fps, given.faces)
         found[f"{seconds:g} s"] = measured(clip, given.folder / f"run {seconds:g}", given.chunk_frames)
         print(seconds, found[f"{seconds:g} s"], file=sys.stderr, flush=True)
     shortest = min(given.seconds)
