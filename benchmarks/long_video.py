@@ -2,15 +2,16 @@
 
     python benchmarks/long_video.py --folder DIR [--seconds 10 30 90] [--fps 4] [--no-faces]
 
-Each video is made up: a sample frame with a face, enlarged to 3840 x 2160, which sways; with `--no-faces` only in the first second,
-and frames without one after it, which drift so that they cost the encoder something. It is swapped in a process of its own, with a stand-in that tints the face in the
-place of a model (tests/swap/tint.py), so that what is measured is reading, analysis, encoding and joining. While it runs, what lies
-on the disk (chunks, analysis, output; not the input) is added up every 20 ms, and the process's memory is read. One JSON object comes
-out: for each length the peak memory of the process; for each of both passes its median memory over the first and the last quarter of
-the chunks, and how much it grows from chunk to chunk (slope of a line through each chunk's most, by least squares, without the first
-`_WARM` chunks); and the most that was on the disk over the size of the output. The shortest one is swapped once more, killed when half
-of its chunks are there, and gone on with: `resumed` says how many chunks were taken over, and whether the file is the same.
-Memory over chunks is read from `/proc`, so it is there on Linux only.
+Each video is made up: a sample frame with a face, enlarged to 3840 x 2160, which sways; with `--no-faces` only in the first
+second, and frames without one after it, which drift so that they cost the encoder something. It is swapped in a process of its
+own, with a stand-in that tints the face in the place of a model (tests/swap/tint.py), so that what is measured is reading,
+analysis, encoding and joining. While it runs, what lies on the disk (chunks, analysis, output; not the input) is added up every 20
+ms, and the process's memory is read. One JSON object comes out: for each length the peak memory of the process; for each of both
+passes its median memory over the first and the last quarter of the chunks, and how much it grows from chunk to chunk (slope of a
+line through each chunk's most, by least squares, without the first `_WARM` chunks); and the most that was on the disk over the
+size of the output. The shortest one is swapped once more, killed when half of its chunks are there, and gone on with: `resumed`
+says how many chunks were taken over, and whether the file is the same. Memory over chunks is read from `/proc`, so it is there on
+Linux only.
 """
 
 from __future__ import annotations
