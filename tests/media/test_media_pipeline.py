@@ -1,10 +1,10 @@
-"""Three stages at once: in order, bounded, and stopped as one."""
+"""Stages at once: in order, bounded, and stopped as one."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +19,10 @@ def test_everything_goes_through_in_order(items: list[int], depth: int) -> None:
     written: list[int] = []
     assert overlap(items, lambda x: x * 2, written.append, depth) == len(items)
     assert written == [x * 2 for x in items]
+    written.clear()
+    stages = {"before": lambda x: x + 1, "after": lambda x: -x}
+    assert overlap(items, lambda x: x * 2, written.append, depth, **stages) == len(items)
+    assert written == [-(x + 1) * 2 for x in items]
 
 
 def test_work_stays_in_the_callers_thread_and_the_others_do_not() -> None:
@@ -32,9 +36,32 @@ def test_work_stays_in_the_callers_thread_and_the_others_do_not() -> None:
         names["work"] = threading.current_thread().name
         return item
 
-    overlap(read(), work, lambda _: names.setdefault("write", threading.current_thread().name))
+    def noting(name: str) -> Callable[[int], str]:
+        return lambda _: names.setdefault(name, threading.current_thread().name)
+
+    overlap(read(), work, noting("write"))
     assert names["work"] == threading.current_thread().name
     assert len(set(names.values())) == 3
+    names.clear()
+    overlap(read(), work, noting("write"), before=noting("before"), after=noting("after"))
+    assert names["work"] == threading.current_thread().name
+    assert len(set(names.values())) == 5
+
+
+def test_all_stages_work_at_the_same_time() -> None:
+    together = threading.Barrier(4, timeout=20)
+
+    def meeting_at(item: int) -> Callable[[int], int]:
+        def stage(k: int) -> int:
+            if k == item:
+                together.wait()
+            return k
+
+        return stage
+
+    # Each stage waits, with an item of its own in hand, for the three others.
+    stages = {"before": meeting_at(3), "after": meeting_at(1)}
+    assert overlap(range(5), meeting_at(2), meeting_at(0), 4, **stages) == 5
 
 
 def test_no_more_than_the_queues_hold_is_read_ahead() -> None:
@@ -56,7 +83,7 @@ def test_no_more_than_the_queues_hold_is_read_ahead() -> None:
     assert max(ahead) <= 3 + 3 + 3  # two queues, and one item in each hand
 
 
-@pytest.mark.parametrize("stage", ["read", "work", "write"])
+@pytest.mark.parametrize("stage", ["read", "before", "work", "after", "write"])
 def test_the_first_error_stops_the_others_and_comes_out(stage: str) -> None:
     closed = threading.Event()
 
@@ -72,11 +99,14 @@ def test_the_first_error_stops_the_others_and_comes_out(stage: str) -> None:
         finally:
             closed.set()
 
-    def work(k: int) -> int:
-        fail("work", k)
-        return k
+    def step(name: str) -> Callable[[int], int]:
+        def work(k: int) -> int:
+            fail(name, k)
+            return k
 
-    before = threading.active_count()
+        return work
+
+    there = threading.active_count()
     with pytest.raises(KeyError, match=stage):
-        overlap(read(), work, lambda k: fail("write", k), depth=2)
-    assert closed.is_set() and threading.active_count() == before
+        overlap(read(), step("work"), step("write"), depth=2, before=step("before"), after=step("after"))
+    assert closed.is_set() and threading.active_count() == there

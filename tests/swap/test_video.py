@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -28,6 +30,7 @@ from lib_vitface.swap.analysis import load_arrays, save_arrays
 from lib_vitface.swap.finish import Finisher
 from lib_vitface.swap.picture import swap_face, swap_images, swap_input
 from lib_vitface.swap.video import finished, identity, swap_video
+from lib_vitface.types import SwappedFace
 
 PROGRAM = Path(__file__).with_name("tint.py")
 PLAIN = {"color": "none", "occlusion": False, "sharpen": 0, "start_s": 0.0, "end_s": 0.8}
@@ -142,6 +145,48 @@ def test_a_model_that_sees_neighbours_is_stopped_and_resumed_as_well(tmp_path: P
         assert max(swapper.clips) == swapper.clip_length + 2 * 3
         made.append(chosen.output.read_bytes())
     assert made[0] == made[1]
+
+
+class Stepping(Tint):
+    """Notes which thread does what; the network waits until another clip is being prepared beside it, and one was finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: dict[str, set[str]] = {"prepare": set(), "draw": set(), "finish": set()}
+        self.prepared, self.beside = 0, 0
+
+    def _note(self, name: str) -> None:
+        self.threads[name].add(threading.current_thread().name)
+
+    def prepare(self, *clip: Any) -> Any:
+        self._note("prepare")
+        self.prepared += 1
+        return clip
+
+    def draw(self, prepared: Any) -> Any:
+        self._note("draw")
+        before = self.prepared
+        for _ in range(200):
+            if self.prepared > before or self.prepared == 6:
+                break
+            time.sleep(0.01)
+        self.beside += self.prepared > before
+        return super().draw(prepared)
+
+    def finish(self, drawn: Any) -> list[SwappedFace]:
+        self._note("finish")
+        return super().finish(drawn)
+
+
+def test_clips_are_prepared_and_finished_beside_the_network(whole: Path, tmp_path: Path) -> None:
+    swapper = Stepping()
+    chosen = options(tmp_path, **{"input": locate("sample_source"), **PLAIN})
+    result = swap_video(chosen, swapper, PlainDoor(), JobStore(tmp_path / "work"))  # type: ignore[arg-type]
+    assert swapper.threads["draw"] == {threading.current_thread().name}
+    assert len(set.union(*swapper.threads.values())) == 3 and all(len(t) == 1 for t in swapper.threads.values())
+    assert swapper.prepared == 6 and swapper.beside >= 1
+    assert set(result["seconds"]["swap"]) == {"read", "prepare", "work", "finish", "write", "wall"}
+    assert chosen.output.read_bytes() == whole.read_bytes(), "the same frames as ever"
 
 
 class Weighing(PlainDoor):
