@@ -44,7 +44,8 @@ from lib_vitface.workers import workers
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
 
-DEPTH = 6  # frames that may wait between two stages
+DEPTH, _LEAST_DEPTH = 6, 2  # frames that may wait between two stages: a clip and more of up to 1080p, fewer of larger ones
+_LARGE_PX = 1920 * 1080
 _MANY = 10  # chunks from which on each is deleted when it lies in the output: with few there is little to be gained
 
 
@@ -462,11 +463,12 @@ class _Run:
         self, name: str, read: Iterator[Frame], work: Any, write: Any, before: Any = None, after: Any = None
     ) -> None:
         clock = _Clock()
+        depth = DEPTH * _LARGE_PX // max(self.info.width * self.info.height, 1)
         media.overlap(
             clock.reading(read),
             clock.timed("work", work),
             clock.timed("write", write),
-            DEPTH,
+            min(max(depth, _LEAST_DEPTH), DEPTH),
             before=before and clock.timed("prepare", before),
             after=after and clock.timed("finish", after),
         )
