@@ -31,6 +31,7 @@ import sqlite3
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -61,7 +62,9 @@ KNOWN = "known.json"  # what is known of each job's undisturbed runs
 DONE = "made"  # an empty file beside the material once it is whole
 _KEPT = ("jobs.sqlite3", "audit.sqlite3", "-wal", "-shm")  # of the workspace; everything else of it is compared
 _NAMES = "workspace/keys/"  # here the names are
-_TIMES = re.compile(r"\.(seconds|wait|s)(\.|$)")  # in JSON; short ones may be the same twice by chance
+# In JSON, what is measured of time and memory; small figures may be the same twice by chance.
+_MEASURED = re.compile(r"\.(seconds|wait|s|peak_memory_mb|network_s|frames_per_s|wall_over_network)(\.|$)")
+_STEP = re.compile(r"-\d{8}(?=\.safetensors)")  # at which a part of a model was written, which the clock decides
 
 
 class Running:
@@ -179,6 +182,7 @@ class Job:
     command: Callable[[SmallClone, Path], tuple[object, ...]]
     before: tuple[tuple[str, str], ...] = ()  # what is copied (from the made folder) into the run's folder first
     clocked: tuple[str, ...] = ()  # begins of names of what is made when so much time has passed
+    timed: tuple[str, ...] = ()  # begins of names of files whose contents depend on how far a training came in its time
     seconds: float = 0.0
     changes: int = 0
     truth: dict[str, str] = field(default_factory=dict)
@@ -278,12 +282,13 @@ def jobs() -> list[Job]:
         return ("consent", "--action", "revoke", "--record", made.folder / "me.json")
 
     built = ("with consent", BUILT)
-    index = (f"model.json#0.{name}" for name in ("files.best", "digests.best", "notes"))
+    index = (f"model.json#0.{name}" for name in ("files", "digests.best", "notes"))
     by_the_clock = tuple(f"model/{name}" for name in ("held_out", "best", *index))
     return [
         Job("revoke", revoke, (built,)), Job("swap", swap), Job("export", export), Job("clone", clone), Job("consent", write),
         Job("faceset", faceset), Job("evaluate", evaluate), Job("pretrain", pretrain), Job("swap to mkv", swap_beside),
-        Job("pictures", pictures), Job("benchmark", benchmark), Job("train", train, clocked=by_the_clock),
+        Job("pictures", pictures), Job("benchmark", benchmark, timed=("out/cpu", "out/benchmark")),
+        Job("train", train, clocked=by_the_clock),
     ]  # fmt: skip
 
 
@@ -473,11 +478,27 @@ def _digest(data: bytes) -> str:
 
 def differences(job: Job, found: dict[str, str]) -> list[str]:
     """What is not as in the undisturbed run, a few of them."""
-    keys = {k for k in (job.truth.keys() | found.keys()) - job.varying if not k.startswith(job.clocked)}
-    keys = {k for k in keys if not _TIMES.search(k)}
-    wrong = sorted(k for k in keys if job.truth.get(k) != found.get(k))
+    truth, found = without_steps(job.truth), without_steps(found)
+    keys = (truth.keys() | found.keys()) - job.varying - without_steps(dict.fromkeys(job.varying, "")).keys()
+    keys = {k for k in keys if not k.startswith(job.clocked) and not _MEASURED.search(k)}
+    keys = {k for k in keys if "#" not in k or not k.startswith(job.timed)}
+    wrong = sorted(k for k in keys if truth.get(k) != found.get(k))
     what = {True: "is left over", False: "differs"}
-    return [f"{k}: {what[k not in job.truth]}" if k in found else f"{k}: is missing" for k in wrong[:8]]
+    return [f"{k}: {what[k not in truth]}" if k in found else f"{k}: is missing" for k in wrong[:8]]
+
+
+def without_steps(facts: dict[str, str]) -> dict[str, str]:
+    """The same with parts of a model by their names alone. One that is there from two steps keeps its names: it is left over."""
+    files = [name for name in facts if "#" not in name]
+    plain = {name: _STEP.sub("", name) for name in files}
+    seen = Counter(plain.values())
+    names = {name: short for name, short in plain.items() if seen[short] == 1}
+
+    def renamed(key: str) -> str:
+        name, mark, part = key.partition("#")
+        return names.get(name, name) + mark + part
+
+    return {renamed(key): value for key, value in facts.items()}
 
 
 def broken(folder: Path, job: Job) -> list[str]:
