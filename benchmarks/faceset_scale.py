@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def made_up_looks(who: NDArray[np.int64], start: int, size: int, seed: int = 0) 
     return np.asarray(looks / np.linalg.norm(looks, axis=1, keepdims=True), dtype="<f4")
 
 
+@lru_cache(maxsize=20_000)  # every person, and the clips at hand
 def _direction(seed: tuple[int, ...]) -> NDArray[np.float64]:
     vector = np.random.default_rng(seed).normal(size=_EMBEDDING)
     return np.asarray(vector / np.linalg.norm(vector))
