@@ -55,7 +55,7 @@ def hull_mask(
     filled = np.zeros(shape, dtype=np.uint8)
     _fill(filled, _raised(points, forehead))
     # Turned away, brow, nose and lips reach beyond the outline; their triangles complete the silhouette.
-    beyond = np.array([not _inside(filled, p) for p in points])
+    beyond = ~_inside(filled, points)
     for triangle in mesh.triangles()[beyond[mesh.triangles()].any(axis=1)]:
         _fill(filled, points[triangle])
     return soft_edge(filled, erode_px, feather_px)
@@ -74,10 +74,12 @@ def _raised(points: NDArray[np.float64], forehead: float) -> NDArray[np.float64]
     return outline + forehead * np.clip(height / full, 0, 1)[:, None] * up
 
 
-def _inside(filled: NDArray[np.uint8], point: NDArray[np.float64]) -> bool:
-    """Whether a point is in the filled area; points outside the picture need no drawing."""
-    x, y = (round(float(v)) for v in point)
-    return not (0 <= y < filled.shape[0] and 0 <= x < filled.shape[1]) or filled[y, x] > 0
+def _inside(filled: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether points `[N, 2]` are in the filled area; those outside the picture need no drawing."""
+    x, y = np.rint(points).astype(np.int64).T
+    height, width = filled.shape
+    within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    return ~within | (filled[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > 0)
 
 
 def region_mask(
