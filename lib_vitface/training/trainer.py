@@ -22,7 +22,7 @@ from lib_vitface import device as devices
 from lib_vitface.errors import Cancelled, CheckpointError, InputError, ViTFaceError
 from lib_vitface.faceset.morphable import COEFFICIENTS
 from lib_vitface.faceset.store import Faceset
-from lib_vitface.media.container import writing
+from lib_vitface.media.container import beside, writing
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
 from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config, person_name, saehd_config
 from lib_vitface.models.swapper import ViTSwapper, build_model
@@ -157,6 +157,8 @@ def _train(
         for _ in loop.steps(no_tick):
             pass
         return {}
+    for name in (LOG, JUDGED):
+        _cut(options.model / name, run.step)
     if (pictures := sampler.views()) is not None:
         memories["views"] = {
             person_name(number): p.images[p.views[: options.memory_views]] for number, p in enumerate(persons)
@@ -301,7 +303,9 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
     """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights."""
     run = loop.run
     held_out = loop.judge()
-    _log(loop.options.model / JUDGED, {"step": run.step, "s": round(run.elapsed_s, 2), **held_out})
+    judged = loop.options.model / JUDGED
+    _cut(judged, run.step - 1)  # a training that ends once more says the same again
+    _log(judged, {"step": run.step, "s": round(run.elapsed_s, 2), **held_out})
     parts: dict[str, Any] = {**memories, "state": _state(run), "weights": run.average}
     if held_out["total"] < run.best:
         run.best, run.since_best = held_out["total"], 0
@@ -507,6 +511,25 @@ def _log(path: Path, facts: dict[str, float]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(facts) + "\n")
+
+
+def _cut(path: Path, step: int) -> None:
+    """Takes out of a log what a run noted after `step` that was killed before it could save. Raises `OutputError`."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) < len(lines):
+        with beside(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step a line is about; infinity for one that was not written to its end."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 __all__ = ["Person", "averaged", "make_batch", "make_config", "train"]

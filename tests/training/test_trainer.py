@@ -54,6 +54,30 @@ def test_resumed_training_gives_the_same_weights(facesets: tuple[Path, Path], tm
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
 
 
+@pytest.mark.parametrize("saved", [0, 2])
+def test_logs_tell_of_each_step_once_whatever_was_killed(
+    facesets: tuple[Path, Path], tmp_path: Path, saved: int
+) -> None:
+    model = tmp_path / "m"
+    if saved:
+        with pytest.raises(Cancelled):
+            train(options(facesets, model), stop_at(saved))
+
+    def killed_at(done: float, total: float, note: str = "") -> None:
+        if note.startswith("step 4,"):
+            raise SystemExit  # nothing is saved, as after `kill -9`
+
+    with pytest.raises(SystemExit):
+        train(options(facesets, model), killed_at)
+    with (model / LOG).open("a") as log:
+        log.write('{"step": 5, "s": 0.')
+    (model / JUDGED).open("a").write(json.dumps({"step": 5}) + "\n")
+    for _ in range(2):
+        train(options(facesets, model))
+    steps = {n: [json.loads(line)["step"] for line in (model / n).read_text().splitlines()] for n in (LOG, JUDGED)}
+    assert steps == {LOG: [1, 2, 3, 4, 5, 6], JUDGED: [saved, 6] if saved else [6]}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("name", [LOG, JUDGED])
 def test_a_full_disk_is_said_in_a_sentence(facesets: tuple[Path, Path], tmp_path: Path, name: str) -> None:
