@@ -80,16 +80,17 @@ def picture(label: str, elem_id: str, *, height: int | None = None, visible: boo
     return gr.Image(type="numpy", label=label, elem_id=elem_id, interactive=False, height=height, visible=visible)
 
 
-def gallery(label: str, elem_id: str, columns: int, height: int) -> Any:
-    """Pictures that are only looked at and clicked."""
+def gallery(label: str, elem_id: str, columns: int, height: int, *, preview: bool = False, visible: bool = True) -> Any:
+    """Pictures that are only looked at and clicked; a click enlarges with `preview`."""
     extra = {"interactive": False} if "interactive" in inspect.signature(gr.Gallery.__init__).parameters else {}
     return gr.Gallery(
         label=label,
         elem_id=elem_id,
         columns=columns,
         height=height,
-        allow_preview=False,
+        allow_preview=preview,
         object_fit="contain",
+        visible=visible,
         **extra,
     )
 

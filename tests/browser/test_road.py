@@ -121,6 +121,30 @@ def test_choose_try_swap_and_check(page: Any, workspace: Path, outputs: Path) ->
     assert page.locator("#vitface-inspect-plot path").count() == 1
 
 
+def test_a_folder_of_pictures_is_shown(page: Any, workspace: Path, outputs: Path) -> None:
+    """Each swapped picture in a gallery, enlarged by a click; the one without a face is told of."""
+    album = workspace / "uploads" / "album"
+    frames = [frame.image for frame in media.read_frames(workspace / "uploads" / "film.mp4")]
+    for name, image in (("one", frames[0]), ("two", frames[-1]), ("wall", np.full_like(frames[0], 90))):
+        media.write_image(album / f"{name}.png", image)
+    open_tab(page, "Swap")
+    choose(page, "vitface-swap-model", "model")
+    type_into(page, "vitface-swap-input", "album")
+    type_into(page, "vitface-swap-output", "swapped album")
+    page.locator("#vitface-swap-start").click()
+    wait_text(page, "vitface-swap-progress", "done", 180)
+    said = wait_text(page, "vitface-swap-pictures-said", "Pictures in")
+    assert str(outputs / "swapped album") in said and ": 2." in said and "not found: 1." in said
+    shown = "#vitface-swap-pictures .grid-container img"
+    wait_for(page, lambda: page.locator(shown).count() == 2)
+    wait_for(page, lambda: page.eval_on_selector_all(shown, "all => all.every(i => i.complete && i.naturalWidth)"))
+    for name, picture in zip(("one", "two"), pictures_of(page, shown), strict=True):
+        written = media.read_image(outputs / "swapped album" / f"{name}.png")
+        assert np.array_equal(picture, written), "the file itself"
+    page.locator("#vitface-swap-pictures .grid-container button").last.click()
+    wait_for(page, lambda: page.locator("#vitface-swap-pictures .preview img").count())
+
+
 def test_a_job_is_stopped_and_gone_on_with(page: Any, outputs: Path) -> None:
     open_tab(page, "Swap")
     choose(page, "vitface-swap-model", "model")
