@@ -14,6 +14,8 @@ import gradio as gr
 from lib_vitface.errors import InputError
 
 MAJOR = int(gr.__version__.split(".")[0])
+# gradio 3 opens the camera as soon as the page is there, though nobody has asked for it; so there a button makes it live
+CAMERA_AT_ONCE = MAJOR < 4
 
 
 def on(
@@ -56,13 +58,13 @@ def webcam(label: str, elem_id: str) -> Any:
     """A picture taken with the camera, as an RGB array."""
     if "sources" in inspect.signature(gr.Image.__init__).parameters:
         return gr.Image(sources=["webcam"], type="numpy", label=label, elem_id=elem_id)
-    return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id)
+    return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id, interactive=False)
 
 
 def recorder(label: str, elem_id: str) -> Any:
     """A clip filmed with the camera, without sound and as the camera sees it (not mirrored), as the path of a file."""
     known = inspect.signature(gr.Video.__init__).parameters
-    kind: dict[str, Any] = {"sources": ["webcam"]} if "sources" in known else {"source": "webcam"}
+    kind: dict[str, Any] = {"sources": ["webcam"]} if "sources" in known else {"source": "webcam", "interactive": False}
     if "webcam_options" in known:
         kind["webcam_options"] = gr.WebcamOptions(mirror=False)
     else:
@@ -73,6 +75,17 @@ def recorder(label: str, elem_id: str) -> Any:
     twin.include_audio = True
     made.preprocess = twin.preprocess
     return made
+
+
+def camera_button(elem_id: str) -> Any:
+    """A button for `opens`; hidden where a camera waits to be asked."""
+    return gr.Button("Open the camera", elem_id=elem_id, visible=CAMERA_AT_ONCE)
+
+
+def opens(button: Any, *cameras: Any) -> None:
+    """Connects a `camera_button` with what is made by `webcam` and `recorder`."""
+    if CAMERA_AT_ONCE:
+        on(button.click, lambda: [update(interactive=True)] * len(cameras), [], cameras, quiet=True)
 
 
 def picture(label: str, elem_id: str, *, height: int | None = None, visible: bool = True) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from driving import choose, click_picture, open_tab, pictures_of, type_into, unfold, wait_for, wait_text
+from driving import choose, click_picture, open_camera, open_tab, pictures_of, type_into, unfold, wait_for, wait_text
 from PIL import Image
 
 from lib_vitface import media
@@ -73,8 +73,7 @@ def test_the_camera_gives_a_picture(page: Any, workspace: Path) -> None:
     open_tab(page, "Dataset")
     unfold(page, "vitface-faceset-camera")
     camera = page.locator("#vitface-faceset-webcam")
-    if camera.locator("video:visible").count() == 0:  # it asks for leave first
-        camera.locator("button:visible").first.click()
+    open_camera(page, camera, "vitface-faceset-camera-open")
     wait_for(page, lambda: camera.locator("video").evaluate("video => video.readyState >= 2 && video.videoWidth > 0"))
     page.wait_for_timeout(1000)
     shutter = camera.locator("[aria-label='capture photo']:visible")
