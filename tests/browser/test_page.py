@@ -58,7 +58,7 @@ def test_an_upload_is_kept_and_checked(page: Any, tmp_path: Path) -> None:
     assert "no mark" in wait_text(page, "vitface-inspect-result", "plain picture.png")
 
 
-def test_a_picture_of_the_webui_is_sent_to_the_check_tab(page: Any, place: str) -> None:
+def test_a_generated_picture_is_sent_to_the_check_tab(page: Any, place: str) -> None:
     """Also where the tabs bear names in another language."""
     if place != WEBUI:
         pytest.skip("the page on its own has no galleries of generated pictures")
