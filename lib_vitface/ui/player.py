@@ -17,7 +17,7 @@ from lib_vitface.ui.runner import Runner
 
 _PLAYABLE = {".mp4", ".webm", ".m4v"}
 _MOST = 48  # pictures of a folder that are shown
-_COLUMNS, _HEIGHT = 4, 480
+_COLUMNS, _HEIGHT = 3, 480
 
 
 class Player:
