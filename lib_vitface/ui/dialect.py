@@ -16,6 +16,7 @@ from lib_vitface.errors import InputError
 MAJOR = int(gr.__version__.split(".")[0])
 # gradio 3 opens the camera as soon as the page is there, though nobody has asked for it; so there a button makes it live
 CAMERA_AT_ONCE = MAJOR < 4
+OPEN_CAMERA = "Open the camera"
 
 
 def on(
@@ -78,13 +79,13 @@ def recorder(label: str, elem_id: str) -> Any:
 
 
 def camera_button(elem_id: str) -> Any:
-    """A button for `opens`; hidden where a camera waits to be asked."""
-    return gr.Button("Open the camera", elem_id=elem_id, visible=CAMERA_AT_ONCE)
+    """A button for `opens`; None where a camera waits to be asked."""
+    return gr.Button(OPEN_CAMERA, elem_id=elem_id) if CAMERA_AT_ONCE else None
 
 
 def opens(button: Any, *cameras: Any) -> None:
     """Connects a `camera_button` with what is made by `webcam` and `recorder`."""
-    if CAMERA_AT_ONCE:
+    if button is not None:
         on(button.click, lambda: [update(interactive=True)] * len(cameras), [], cameras, quiet=True)
 
 
