@@ -47,17 +47,17 @@
         const data = await (await fetch(source)).blob();
         const files = new DataTransfer();
         files.items.add(new File([data], tab + ".png", {type: data.type || "image/png"}));
-        open("#tabs", "ViTFace");
-        open("#vitface-tabs", "Check");
+        open("#tabs", "tab_vitface");
+        open("#vitface-tabs", "vitface-tab-check");
         input.files = files.files;
         input.dispatchEvent(new Event("change", {bubbles: true}));
     }
 
-    function open(tabs, name) {
-        const buttons = root().querySelectorAll(tabs + " > .tab-nav > button, " + tabs + " > div > [role=tab]");
-        buttons.forEach(function (button) {
-            if (button.textContent.trim() === name) button.click();
-        });
+    // Buttons of tabs have no names of their own but what is written on them, and that may be translated: found by their place
+    function open(tabs, panel) {
+        const panels = Array.from(root().querySelectorAll(tabs + " > .tabitem"));
+        const place = panels.findIndex(function (one) { return one.id === panel; });
+        click(root().querySelectorAll(tabs + " > .tab-nav > button")[place]);
     }
 
     function addButtons() {

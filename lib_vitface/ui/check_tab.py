@@ -32,6 +32,7 @@ DAMAGED = "its signed record cannot be read; what it said of the files is lost."
 EDITED = "its signed record was edited after it was signed; what it says of the files proves nothing."
 HEAD = ("File", "Synthetic", "Mark", "Manifest", "File’s statement", "Consent of")
 _NAMED = 20  # files named in a row, and files whose facts are listed
+_OF_NO_MARK = ("present", "score", "false_alarm", "frames_used")
 _TOLD = ("lowest", "median", "highest", "real_in_100_at_median", "real_in_100_at_highest")
 
 
@@ -110,8 +111,10 @@ def verdict(found: dict[str, Any]) -> str:
         head = markup.message(whose if found["consent_of"] else MARKED, "good", about=name)
     else:
         head = markup.message(UNMARKED, about=name)
+    mark = found["mark"]
     told = {
-        "mark": found["mark"],
+        # how an absent mark lies is chance
+        "mark": mark if mark["present"] else {name: mark[name] for name in _OF_NO_MARK},
         **{name: found[name] or "none" for name in ("other_generator", "manifest", "statement", "signed_record")},
     }
     hint = found["detector"]

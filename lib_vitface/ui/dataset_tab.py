@@ -52,6 +52,7 @@ def build(runner: Runner) -> tuple[Panel, list[Any], Any]:
 def _camera(runner: Runner, fields: form.Form) -> None:
     """Pictures and clips from the webcam, added to the inputs."""
     with gr.Accordion("Webcam", open=False, elem_id="vitface-faceset-camera"):
+        camera = dialect.camera_button("vitface-faceset-camera-open")
         shot = dialect.webcam("Look straight, then turn slowly; take a picture at each step", "vitface-faceset-webcam")
         add = gr.Button("Add to the inputs", elem_id="vitface-faceset-webcam-add")
         clip = dialect.recorder("Or film yourself for 10 to 30 seconds", "vitface-faceset-film")
@@ -72,6 +73,7 @@ def _camera(runner: Runner, fields: form.Form) -> None:
             raise gr.Error(str(error)) from None
         return dialect.update(value="\n".join([*(text or "").splitlines(), path]))
 
+    dialect.opens(camera, shot, clip)
     box = fields.component("input")
     dialect.on(add.click, keep, [shot, box], [box])
     dialect.on(add_clip.click, keep_clip, [clip, box], [box])
@@ -112,12 +114,14 @@ class Live:
             gr.HTML(markup.message(LIVE))
             self.show = gr.Button("Show prompts", elem_id="vitface-live-show")
             self.prompts = gr.HTML("", elem_id="vitface-live-prompts")
+            self.camera = dialect.camera_button("vitface-live-open")
             self.clip = dialect.recorder("Do the prompts in their order", "vitface-live-film")
             self.write = gr.Button("Check the clip and write the record", elem_id="vitface-live-write")
             self.said = gr.HTML("", elem_id="vitface-live-result")
 
     def wire(self) -> None:
         number = self.fields.component("challenge")
+        dialect.opens(self.camera, self.clip)
         dialect.on(self.show.click, self._show, self.fields.components, [self.prompts, number, self.said])
         dialect.on(self.write.click, self._write, [self.clip, *self.fields.components], [self.said, number])
 

@@ -14,6 +14,9 @@ import gradio as gr
 from lib_vitface.errors import InputError
 
 MAJOR = int(gr.__version__.split(".")[0])
+# gradio 3 opens the camera as soon as the page is there, though nobody has asked for it; so there a button makes it live
+CAMERA_AT_ONCE = MAJOR < 4
+OPEN_CAMERA = "Open the camera"
 
 
 def on(
@@ -56,13 +59,13 @@ def webcam(label: str, elem_id: str) -> Any:
     """A picture taken with the camera, as an RGB array."""
     if "sources" in inspect.signature(gr.Image.__init__).parameters:
         return gr.Image(sources=["webcam"], type="numpy", label=label, elem_id=elem_id)
-    return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id)
+    return gr.Image(source="webcam", type="numpy", label=label, elem_id=elem_id, interactive=False)
 
 
 def recorder(label: str, elem_id: str) -> Any:
     """A clip filmed with the camera, without sound and as the camera sees it (not mirrored), as the path of a file."""
     known = inspect.signature(gr.Video.__init__).parameters
-    kind: dict[str, Any] = {"sources": ["webcam"]} if "sources" in known else {"source": "webcam"}
+    kind: dict[str, Any] = {"sources": ["webcam"]} if "sources" in known else {"source": "webcam", "interactive": False}
     if "webcam_options" in known:
         kind["webcam_options"] = gr.WebcamOptions(mirror=False)
     else:
@@ -75,21 +78,33 @@ def recorder(label: str, elem_id: str) -> Any:
     return made
 
 
+def camera_button(elem_id: str) -> Any:
+    """A button for `opens`; None where a camera waits to be asked."""
+    return gr.Button(OPEN_CAMERA, elem_id=elem_id) if CAMERA_AT_ONCE else None
+
+
+def opens(button: Any, *cameras: Any) -> None:
+    """Connects a `camera_button` with what is made by `webcam` and `recorder`."""
+    if button is not None:
+        on(button.click, lambda: [update(interactive=True)] * len(cameras), [], cameras, quiet=True)
+
+
 def picture(label: str, elem_id: str, *, height: int | None = None, visible: bool = True) -> Any:
     """An RGB array that is shown."""
     return gr.Image(type="numpy", label=label, elem_id=elem_id, interactive=False, height=height, visible=visible)
 
 
-def gallery(label: str, elem_id: str, columns: int, height: int) -> Any:
-    """Pictures that are only looked at and clicked."""
+def gallery(label: str, elem_id: str, columns: int, height: int, *, preview: bool = False, visible: bool = True) -> Any:
+    """Pictures that are only looked at and clicked; a click enlarges with `preview`."""
     extra = {"interactive": False} if "interactive" in inspect.signature(gr.Gallery.__init__).parameters else {}
     return gr.Gallery(
         label=label,
         elem_id=elem_id,
         columns=columns,
         height=height,
-        allow_preview=False,
+        allow_preview=preview,
         object_fit="contain",
+        visible=visible,
         **extra,
     )
 

@@ -136,9 +136,9 @@ def label_of(item: Declared) -> str:
     """`start_s` becomes "Start (s)"."""
     words = item.name.split("_")
     unit = _UNITS.get(words[-1]) if len(words) > 1 else None
-    text = " ".join(words[:-1] if unit else words).capitalize()
-    unit = unit or item.spec.unit
-    return f"{text} ({unit})" if unit else text
+    words = words[:-1] if unit else words
+    text, unit = " ".join(words).capitalize(), unit or item.spec.unit
+    return f"{text} ({unit})" if unit and unit not in words else text
 
 
 def info_of(item: Declared) -> str:

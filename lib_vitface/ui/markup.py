@@ -108,7 +108,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(text_of(one) for one in value) or "–"
+        texts = [text_of(one) for one in value]
+        return (" " if all(text.endswith(".") for text in texts) else ", ").join(texts) or "–"  # sentences, or words
     return str(value)
 
 

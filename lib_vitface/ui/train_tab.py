@@ -24,6 +24,7 @@ PRETRAIN_HINT = (
     "Learns from a folder with a folder for each person what holds for all of them. A training of the same preset can start from the "
     "base it makes."
 )
+ROWS = "Rows: target, redrawn as itself, with the source's face, mask"
 EXPORT_HINT = "Makes a folder of the model that swaps without PyTorch: choose it in the Swap tab like any other model."
 
 
@@ -39,9 +40,9 @@ def build(runner: Runner) -> list[Panel]:
         with gr.Column(scale=4):
             panel = Panel(runner, fields, "Train", HINT)
             plot = gr.HTML("", elem_id="vitface-train-loss")
-            picture = dialect.picture(
-                "Rows: target, redrawn as itself, with the source's face, mask", "vitface-train-preview", visible=False
-            )
+            picture = dialect.picture("Preview", "vitface-train-preview", visible=False)
+            # not as its label, which would cover faces
+            rows = gr.HTML(markup.message(ROWS), visible=False, elem_id="vitface-train-preview-rows")
             moment = gr.Slider(
                 1, 2, value=1, step=1, label="Earlier previews", elem_id="vitface-train-moment", visible=False
             )
@@ -58,6 +59,7 @@ def build(runner: Runner) -> list[Panel]:
         return [
             history.loss_plot(folder) if folder else "",
             dialect.update(value=shown, visible=bool(previews)),
+            dialect.update(visible=bool(previews)),
             slider,
         ]
 
@@ -76,7 +78,7 @@ def build(runner: Runner) -> list[Panel]:
         except ViTFaceError as error:
             return markup.message(str(error), "bad")
 
-    panel.wire(details, [plot, picture, moment], drawn=True)
+    panel.wire(details, [plot, picture, rows, moment], drawn=True)
     dialect.on(moment.release, earlier, [panel.job, moment], [picture])
     dialect.on(ask.click, take, fields.components, [estimate])
     return [panel, export, pretrain]

@@ -73,6 +73,13 @@ def wait_for(page: Any, condition: Callable[[], Any], seconds: float = 60) -> An
     raise AssertionError(f"{condition} did not come true")
 
 
+def open_camera(page: Any, element: Any, button: str) -> None:
+    """Gives a camera leave: by the button `button`, where there is one, else on the camera itself."""
+    own = page.locator(f"#{button}")
+    (own if own.is_visible() else element.locator("button:visible").first).click()
+    wait_for(page, lambda: element.locator("video:visible").count())
+
+
 def click_picture(page: Any, name: str, x: float, y: float) -> None:
     """Clicks a picture at a place given in its own pixels; it is shown whole within its element."""
     picture = page.locator(f"#{name} img").first

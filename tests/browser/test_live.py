@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from acting import DRAWN, acted, play
 from camera import launched, write_camera
-from driving import enter, open_tab, type_into, unfold, wait_for
+from driving import enter, open_camera, open_tab, type_into, unfold, wait_for
 
 from lib_vitface.provenance.challenge import WORDS, Prompt
 from lib_vitface.provenance.consent import load_record
 
 FPS = 20
 SIZE = (320, 240)  # small, so that a slow machine films every frame
-LEAD_S, LONG_LEAD_S, TAIL_S = 6.0, 30.0, 3.0
+LEAD_S, TAIL_S = 6.0, 3.0
 NOTE_CAMERA = """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = async (wanted) => {
   const stream = await open(wanted); window.cameraSince = window.cameraSince || Date.now(); return stream; };"""
@@ -70,8 +70,7 @@ def filmed(page: Any, until_s: float) -> None:
     """Presses the recorder's button, and again `until_s` after the camera was opened."""
     film = page.locator("#vitface-live-film")
     film.scroll_into_view_if_needed()
-    if film.locator("video:visible").count() == 0:  # it asks for leave first
-        film.locator("button:visible").first.click()
+    open_camera(page, film, "vitface-live-open")
     wait_for(page, lambda: film.locator("video").first.evaluate("v => v.readyState >= 2 && v.videoWidth > 0"))
     shutter = film.locator(
         "[aria-label='start recording']:visible, [aria-label='capture photo']:visible, button:visible"
@@ -95,15 +94,11 @@ def test_a_record_by_live_capture(stage: Any, camera: Path, tmp_path: Path) -> N
     number = page.locator("#vitface-consent-challenge textarea, #vitface-consent-challenge input").first.input_value()
     assert len(number) == 16
     prompts = prompts_of(page)
-    opened = page.evaluate("window.cameraSince") is not None  # gradio 3 opens it with the page
+    assert page.evaluate("window.cameraSince") is None, "no camera before it is asked for"
     moments = acted(prompts, FPS, **DRAWN)
-    lead = moments[:1] * round((LONG_LEAD_S if opened else LEAD_S) * FPS)
+    lead = moments[:1] * round(LEAD_S * FPS)
     moments = [*lead, *moments, *moments[-1:] * round(TAIL_S * FPS)]
     write_camera(camera, play(images("sample_target", 1, SIZE)[0], moments), FPS)
-    if opened:
-        enter(page, page.url)
-        to_the_record(page)
-        type_into(page, "vitface-consent-challenge", number)
     type_into(page, "vitface-consent-record", "ann.json")
     type_into(page, "vitface-consent-who", "Ann")
     page.locator("#vitface-consent-adult input").check()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from driving import TABS, enter, open_tab, type_into, wait_for, wait_text
+from environments import WEBUI
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +56,22 @@ def test_an_upload_is_kept_and_checked(page: Any, tmp_path: Path) -> None:
     )
     page.locator("#vitface-inspect-run").click()
     assert "no mark" in wait_text(page, "vitface-inspect-result", "plain picture.png")
+
+
+def test_a_generated_picture_is_sent_to_the_check_tab(page: Any, place: str) -> None:
+    """Also where the tabs bear names in another language."""
+    if place != WEBUI:
+        pytest.skip("the page on its own has no galleries of generated pictures")
+    page.evaluate("document.querySelectorAll('#vitface-tabs > .tab-nav > button').forEach(b => b.textContent = '確認')")
+    page.locator("#tabs > .tab-nav > button", has_text="txt2img").first.click()
+    page.evaluate(
+        "() => { const c = document.createElement('canvas'); c.width = c.height = 64; const i = new Image();"
+        " i.src = c.toDataURL(); document.querySelector('#txt2img_gallery').append(i) }"
+    )
+    page.locator("#image_buttons_txt2img .vitface-send").click()
+    wait_for(page, lambda: page.locator("#vitface-inspect-run").is_visible())
+    box = page.locator("#vitface-inspect-input textarea")
+    wait_for(page, lambda: box.input_value().endswith("txt2img.png"))
 
 
 @pytest.mark.parametrize("width", [360, 700, 1920])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from driving import choose, click_picture, open_tab, pictures_of, type_into, unfold, wait_for, wait_text
+from driving import choose, click_picture, open_camera, open_tab, pictures_of, type_into, unfold, wait_for, wait_text
 from PIL import Image
 
 from lib_vitface import media
@@ -73,8 +74,7 @@ def test_the_camera_gives_a_picture(page: Any, workspace: Path) -> None:
     open_tab(page, "Dataset")
     unfold(page, "vitface-faceset-camera")
     camera = page.locator("#vitface-faceset-webcam")
-    if camera.locator("video:visible").count() == 0:  # it asks for leave first
-        camera.locator("button:visible").first.click()
+    open_camera(page, camera, "vitface-faceset-camera-open")
     wait_for(page, lambda: camera.locator("video").evaluate("video => video.readyState >= 2 && video.videoWidth > 0"))
     page.wait_for_timeout(1000)
     shutter = camera.locator("[aria-label='capture photo']:visible")
@@ -119,6 +119,30 @@ def test_choose_try_swap_and_check(page: Any, workspace: Path, outputs: Path) ->
     page.locator("#vitface-inspect-run").click()
     wait_text(page, "vitface-inspect-result", "marked as synthetic", 120)
     assert page.locator("#vitface-inspect-plot path").count() == 1
+
+
+def test_a_folder_of_pictures_is_shown(page: Any, workspace: Path, outputs: Path) -> None:
+    """Each swapped picture in a gallery, enlarged by a click; the one without a face is told of."""
+    album = workspace / "uploads" / "album"
+    frames = [frame.image for frame in itertools.islice(media.read_frames(workspace / "uploads" / "film.mp4"), 2)]
+    for name, image in (("one", frames[0]), ("two", frames[1]), ("wall", np.full_like(frames[0], 90))):
+        media.write_image(album / f"{name}.png", image)
+    open_tab(page, "Swap")
+    choose(page, "vitface-swap-model", "model")
+    type_into(page, "vitface-swap-input", "album")
+    type_into(page, "vitface-swap-output", "swapped album")
+    page.locator("#vitface-swap-start").click()
+    wait_text(page, "vitface-swap-progress", "done", 180)
+    said = wait_text(page, "vitface-swap-pictures-said", "Pictures in")
+    assert str(outputs / "swapped album") in said and ": 2." in said and "not found: 1." in said
+    shown = "#vitface-swap-pictures .grid-container img"
+    wait_for(page, lambda: page.locator(shown).count() == 2)
+    wait_for(page, lambda: page.eval_on_selector_all(shown, "all => all.every(i => i.complete && i.naturalWidth)"))
+    for name, picture in zip(("one", "two"), pictures_of(page, shown), strict=True):
+        written = media.read_image(outputs / "swapped album" / f"{name}.png")
+        assert np.array_equal(picture, written), "the file itself"
+    page.locator("#vitface-swap-pictures .grid-container button").last.click()
+    wait_for(page, lambda: page.locator("#vitface-swap-pictures .preview img").count())
 
 
 def test_a_job_is_stopped_and_gone_on_with(page: Any, outputs: Path) -> None:

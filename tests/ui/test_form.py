@@ -82,6 +82,7 @@ def test_labels_and_hints_are_for_people(site: Site) -> None:
     by_name = {item.name: item for item in declared(TASKS["swap"].options)}
     assert forms.label_of(by_name["start_s"]) == "Start (s)"
     assert forms.label_of(by_name["max_yaw_deg"]) == "Max yaw (°)"
+    assert forms.label_of(by_name["fade_frames"]) == "Fade frames"
     assert "“Face index”" in forms.info_of(by_name["face"])
 
 

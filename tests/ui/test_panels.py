@@ -217,6 +217,35 @@ def test_results_outside_the_folders_are_not_shown(runner: Runner) -> None:
     assert result_of(runner, None) is None
 
 
+def test_a_swapped_folder_is_shown_as_a_gallery(runner: Runner) -> None:
+    """The written files by their paths, not copies without statement; the first of many, and what was left out."""
+    from lib_vitface.ui.player import Player
+
+    folder = runner.site.outputs / "album"
+    names = [f"{number}.png" for number in range(60)]
+    for name in [*names, ".hidden.png", "deeper/a.jpg"]:
+        media.write_image(folder / name, np.full((20, 20, 3), 9, np.uint8))
+    (folder / "vitface.json").write_text("{}")
+    job = runner.store.create("run-swap", {})
+    with runner.store.claim(job.id) as claim:
+        claim.finish({"output": str(folder), "pictures": 61, "without_face": ["x.png", "y.png"]})
+    with gr.Blocks():
+        player = Player("p")
+    *others, pictures, told = player.show(runner, runner.get(job.id))
+    assert pictures["visible"] and not any(update["visible"] for update in others)
+    assert pictures["value"] == [(str(folder / name), name) for name in names[:48]]
+    said = told["value"]
+    assert "Pictures in" in said and ": 61, of which the first 48" in said and "not found: 2." in said
+    for name in [*names[10:], "deeper/a.jpg"]:
+        (folder / name).unlink()
+    *_, pictures, told = player.show(runner, runner.get(job.id))
+    assert len(pictures["value"]) == 10 and ": 10. Left out" in told["value"]
+    for path in folder.glob("*.png"):
+        path.unlink()
+    assert not player.show(runner, runner.get(job.id))[3]["visible"]
+    assert [update["visible"] for update in player.show(runner, None)] == [False] * len(player.components)
+
+
 def a_folder(tmp_path: Path, workspace: Path) -> Path:
     """Three marked pictures of noise with their signed record."""
     folder = tmp_path / "frames"
