@@ -114,7 +114,6 @@ def test_the_help_of_no_task_imports_anything_heavy() -> None:
     also = {
         "matplotlib",
         "safetensors",
-        "skimage",
         "dlib",
         "gradio",
         "fastapi",
