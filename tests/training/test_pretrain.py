@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lib_vitface.errors import Cancelled, CheckpointError, InputError, NoFaceErr
 from lib_vitface.models.checkpoint import open_model
 from lib_vitface.models.config import PRESETS, EncoderConfig, ViTSwapperConfig
 from lib_vitface.models.swapper import build_model
-from lib_vitface.options import build
+from lib_vitface.options import build, declared
 from lib_vitface.training import pretrain as module
 from lib_vitface.training import trainer
 from lib_vitface.training.augment import Augmentation
@@ -26,7 +27,7 @@ from lib_vitface.training.base import load_base
 from lib_vitface.training.data import Person
 from lib_vitface.training.pretrain import BASE, STATE, Rotation, pretrain
 from lib_vitface.training.sampler import Sampler
-from lib_vitface.training.settings import PretrainOptions
+from lib_vitface.training.settings import PretrainOptions, TrainOptions
 from lib_vitface.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -44,6 +45,17 @@ def asked(output: Path, **changes: Any) -> PretrainOptions:
         "precision": "float32", "device": "cpu", **changes,
     }  # fmt: skip
     return build(PretrainOptions, values)
+
+
+def test_what_it_shares_with_training_is_declared_alike() -> None:
+    """But for the words, and for what a base takes fewer of."""
+    own, trains = ({item.name: item for item in declared(cls)} for cls in (PretrainOptions, TrainOptions))
+    shared = [name for name in own if name in trains]
+    assert len(shared) == 13 and own["views"].default == 12
+    for name in shared:
+        spec, other = (dataclasses.replace(item.spec, help="") for item in (own[name], trains[name]))
+        assert spec == other and own[name].type == trains[name].type, name
+        assert name == "views" or own[name].default == trains[name].default, name
 
 
 def test_people_come_in_turn_and_others_every_round(people: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
