@@ -44,9 +44,7 @@ def test_sharpness_falls_with_every_kind_of_blur() -> None:
     line = np.zeros((9, 9), np.float32)
     line[4] = 1 / 9
     moved = sharpness(cv2.filter2D(crop, -1, line), points)
-    enlarged = sharpness(
-        cv2.resize(cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA), (256, 256)), points
-    )
+    enlarged = sharpness(cv2.resize(cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA), (256, 256)), points)
     assert whole > soft[0] > soft[1] > soft[2] > 0
     assert whole > 0.45 and soft[1] < 0.75 * whole and moved < 0.8 * whole and enlarged < 0.8 * whole
 
