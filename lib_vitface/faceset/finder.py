@@ -114,7 +114,7 @@ class Finder:
         sharp = sharpness(crop.image, points)
         if sharp < options.min_sharpness:
             return BLURRED
-        hull = quality.face_hull(points, options.size)
+        hull = parse.outline_mask(points, (options.size, options.size))
         hands = self._hands_near(picture, face, number)
         covered = quality.share(parse.hand_mask(hands, hull.shape, crop.frame_to_crop), hull) if hands else 0.0
         if covered > options.max_occlusion:

@@ -27,13 +27,6 @@ _GLANCE_PX = 32
 _LIDS = {"right": (159, 145), "left": (386, 374)}
 
 
-def face_hull(landmarks: Floats, size: int) -> Mask:
-    """1 inside the outline of the mesh, 0 outside; `[size, size]`."""
-    mask = np.zeros((size, size), dtype=np.float32)
-    cv2.fillPoly(mask, [np.rint(mesh.boundary(landmarks)).astype(np.int32)], 1.0)
-    return mask
-
-
 def share(part: Mask, whole: Mask) -> float:
     """How much of `whole` lies in `part`, 0..1; both `[size, size]`. Of hands and face: the covered share."""
     total = float(whole.sum())

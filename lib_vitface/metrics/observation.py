@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lib_vitface.faces import align
 from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.landmarks import NO_IRISES
+from lib_vitface.faces.parse import outline_mask
 from lib_vitface.faces.sharpness import sharpness
 from lib_vitface.faces.track import overlap
 from lib_vitface.metrics import geometry, image, temporal
@@ -119,7 +120,7 @@ class Observer:
         )
 
     def _likeness(self, result: Image, target: Image, points: Floats) -> tuple[float, float, float, float | None]:
-        hull = temporal.hull(points, result.shape[:2])
+        hull = outline_mask(points, result.shape[:2])
         return (
             image.squared_error(result, target, hull),
             image.ssim(result, target, hull),

@@ -14,15 +14,6 @@ from lib_vitface.types import Floats, Image, Pose
 FRONT = Pose(0, 0, 0)
 
 
-def test_hull_is_the_polygon_of_the_outline() -> None:
-    points = posed_landmarks(FRONT, 256)
-    hull = quality.face_hull(points, 256)
-    x, y = mesh.boundary(points).astype(np.float64).T
-    area = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
-    assert hull.sum() == pytest.approx(area, rel=0.03)
-    assert hull[128, 128] == 1 and hull[2, 2] == 0
-
-
 def test_exposure_is_the_share_of_usable_pixels() -> None:
     hull = np.zeros((100, 100), np.float32)
     hull[:, :50] = 1
