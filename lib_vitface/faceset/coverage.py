@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.errors import OutputError
 from lib_vitface.faceset.quality import EXPRESSION, LIGHT
 from lib_vitface.faceset.select import PITCH_EDGES, YAW_EDGES, histogram
+from lib_vitface.media.container import beside, writing
 from lib_vitface.types import Floats, Image
 
 if TYPE_CHECKING:
@@ -134,10 +134,6 @@ def save(faceset: Faceset) -> Path:
     """Draw the picture into the faceset's folder as `coverage.png`. Raises OutputError where it cannot be written."""
     target = faceset.path / FILE
     _, data = cv2.imencode(".png", cv2.cvtColor(picture(faceset), cv2.COLOR_RGB2BGR))
-    beside = target.with_name(f".{FILE}.new")
-    try:
-        beside.write_bytes(data.tobytes())
-        beside.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written ({error.strerror}); free some disk space.") from None
+    with beside(target) as temporary, writing(target):
+        temporary.write_bytes(data.tobytes())
     return target

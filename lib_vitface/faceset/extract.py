@@ -8,7 +8,6 @@ So a run that was killed goes on exactly as if it had not been.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lib_vitface.assets import digest
 from lib_vitface.errors import ConsentError, InputError, OutputError
 from lib_vitface.faceset import choice, inputs, quality, select
 from lib_vitface.faceset.finder import Finder, Found
@@ -80,7 +80,7 @@ def _consent(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
     try:
-        return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {"path": str(path), "sha256": digest(path)}
     except OSError as error:
         raise ConsentError(
             f"{path}: the consent record cannot be read ({error.strerror}); name the signed record."

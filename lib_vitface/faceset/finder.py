@@ -15,6 +15,7 @@ from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.detect import make_detector
 from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import MeshLandmarker
+from lib_vitface.faces.sharpness import sharpness
 from lib_vitface.faces.track import overlap
 from lib_vitface.faceset import quality
 from lib_vitface.faceset.inputs import Picture
@@ -110,10 +111,10 @@ class Finder:
             return SMALL
         crop = align.take_crop(picture.image, face, options.size)
         points = align.apply(crop.frame_to_crop, landmarks).astype(np.float32)
-        sharp = quality.sharpness(crop.image, points)
+        sharp = sharpness(crop.image, points)
         if sharp < options.min_sharpness:
             return BLURRED
-        hull = quality.face_hull(points, options.size)
+        hull = parse.outline_mask(points, (options.size, options.size))
         hands = self._hands_near(picture, face, number)
         covered = quality.share(parse.hand_mask(hands, hull.shape, crop.frame_to_crop), hull) if hands else 0.0
         if covered > options.max_occlusion:

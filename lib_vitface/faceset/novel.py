@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from lib_vitface.errors import InputError
 from lib_vitface.faces import align, mesh
 from lib_vitface.faces.landmarks import five_points
+from lib_vitface.faces.parse import outline_mask
+from lib_vitface.faces.sharpness import sharpness
 from lib_vitface.faceset import atlas, cluster, coverage, quality
 from lib_vitface.faceset.morphable import EXPRESSIONS, Morphable
 from lib_vitface.faceset.record import KEPT, NOVEL, Record
@@ -103,8 +105,8 @@ def _record(
         size=size,
         face_px=float(np.ptp(mesh.vertices()[:, 0]) * size / (align.HEIGHT_CM * align.COVERAGE)),
         pose=pose,
-        sharpness=quality.sharpness(image, landmarks),
-        exposure=quality.exposure(image, quality.face_hull(landmarks, size)),
+        sharpness=sharpness(image, landmarks),
+        exposure=quality.exposure(image, outline_mask(landmarks, image.shape[:2])),
         occlusion=0.0,
         frame_to_crop=matrix,
         landmarks=landmarks,

@@ -1,4 +1,4 @@
-"""Likeness of two pictures: PSNR, SSIM, MS-SSIM; and sharpness of one.
+"""Likeness of two pictures: PSNR, SSIM, MS-SSIM.
 
 Pictures are RGB uint8 `[H, W, 3]`; a mask is `[H, W]` 0..1 and says how much each pixel counts. SSIM is as scikit-image
 computes it with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`, at a fifth of the time.
@@ -66,19 +66,6 @@ def ms_ssim(a: Image, b: Image, mask: Mask | None = None) -> float:
         x, y = _halved(x), _halved(y)
         mask = None if mask is None else _halved(mask)
     return score
-
-
-def sharpness(image: Image) -> float:
-    """1 crisp, 0 smeared: one minus the blur effect (Crété-Roffet et al. 2007), which hardly depends on contrast.
-
-    Comparable between pictures of the same scale only. 0 for pictures without any structure.
-    """
-    from skimage.measure import blur_effect
-
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    if min(grey.shape) < 12 or np.ptp(grey) == 0:
-        return 0.0
-    return float(np.clip(1.0 - blur_effect(grey, h_size=11), 0.0, 1.0))
 
 
 def _check(a: Image, b: Image, mask: Mask | None) -> None:

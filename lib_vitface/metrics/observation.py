@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from lib_vitface.faces import align
 from lib_vitface.faces.analyse import Analyser
 from lib_vitface.faces.landmarks import NO_IRISES
+from lib_vitface.faces.parse import outline_mask
+from lib_vitface.faces.sharpness import sharpness
 from lib_vitface.faces.track import overlap
 from lib_vitface.metrics import geometry, image, temporal
 from lib_vitface.metrics.alignment import FramePair
@@ -107,7 +109,7 @@ class Observer:
                 geometry.gaze(_irises(target), target.landmarks, target_pose.yaw_deg),
             ),
             expression=(geometry.expression(result.landmarks), geometry.expression(target.landmarks)),
-            sharpness=(image.sharpness(_face_part(crops[0], points)), image.sharpness(_face_part(crops[1], points))),
+            sharpness=(sharpness(crops[0], points), sharpness(crops[1], points)),
             outside_error=outside_error(pair, matrix),
             embeddings=(self.embedder(*both[0]), self.embedder(*both[1])),
             features={name: (see(*both[0]), see(*both[1])) for name, see in self.features.items()},
@@ -118,7 +120,7 @@ class Observer:
         )
 
     def _likeness(self, result: Image, target: Image, points: Floats) -> tuple[float, float, float, float | None]:
-        hull = temporal.hull(points, result.shape[:2])
+        hull = outline_mask(points, result.shape[:2])
         return (
             image.squared_error(result, target, hull),
             image.ssim(result, target, hull),
@@ -156,13 +158,6 @@ def outside_error(pair: FramePair, frame_to_crop: align.Matrix) -> float:
 def _irises(face: Face) -> Floats:
     """Centres `[2, 1, 2]`, NaN where the landmarker gave none."""
     return (NO_IRISES if face.iris is None else face.iris)[:, None]
-
-
-def _face_part(crop: Image, points: Floats) -> Image:
-    """The upright rectangle of the face in its crop."""
-    low = np.clip(points[:, :2].min(axis=0), 0, FACE_PX - 12).astype(int)
-    high = np.clip(points[:, :2].max(axis=0) + 1, low + 12, FACE_PX).astype(int)
-    return crop[low[1] : high[1], low[0] : high[0]]
 
 
 def pair_flicker(first: Sighting, second: Sighting) -> temporal.PairFlicker | None:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.faces import align, mesh
+from lib_vitface.faces import align
+from lib_vitface.faces.parse import outline_mask
 from lib_vitface.metrics.geometry import eye_distance
 from lib_vitface.types import Face, Floats, Image, Mask
 
@@ -120,20 +121,13 @@ def face_flicker(target: tuple[Image, Image], result: tuple[Image, Image], face:
         raise ValueError("the face has no landmarks yet: run a landmarker first")
     matrix = align.crop_matrix(face, FLICKER_PX)
     crops = [align.warp(image, matrix, FLICKER_PX) for image in (*target, *result)]
-    region = hull(align.apply(matrix, face.landmarks).astype(np.float32), (FLICKER_PX, FLICKER_PX))
+    region = outline_mask(align.apply(matrix, face.landmarks).astype(np.float32), (FLICKER_PX, FLICKER_PX))
     way = motion(crops[0], crops[1])
     of_target, of_result = flicker(crops[0], crops[1], way, region), flicker(crops[2], crops[3], way, region)
     if of_target is None or of_result is None:
         return None
     own = flicker(crops[2], crops[3], motion(crops[2], crops[3]), region)
     return PairFlicker(of_result, of_target, float((way.visible * region).sum() / region.sum()), own)
-
-
-def hull(landmarks: Floats, size: tuple[int, int]) -> Mask:
-    """1 inside the outline of the mesh `[468, 2 or 3]`, 0 outside; `[height, width]` of `size`."""
-    mask = np.zeros(size, dtype=np.float32)
-    cv2.fillPoly(mask, [np.rint(mesh.boundary(landmarks)).astype(np.int32)], 1.0)
-    return mask
 
 
 def landmark_jitter(result: Floats, target: Floats) -> Jitter:

@@ -27,6 +27,7 @@ FILE = "audit.sqlite3"
 _HEAD = "audit.head"
 _START = "0" * 64
 _BUSY_S = 30.0
+_TIME, _DAY = '"time": "', len("2026-01-31")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS entries (
     number INTEGER PRIMARY KEY, day TEXT NOT NULL, body TEXT NOT NULL, before TEXT NOT NULL, hash TEXT NOT NULL,
@@ -111,7 +112,9 @@ def entries(workspace: Path, event: str | None = None) -> list[dict[str, Any]]:
     """All entries (of one kind), oldest first; empty where there is no log or it cannot be read (see `verify`)."""
     with contextlib.suppress(sqlite3.Error, ValueError), _reading(workspace) as log:
         if log is not None:
-            found = [json.loads(body) for (body,) in log.execute("SELECT body FROM entries ORDER BY number")]
+            said = "" if event is None else f'"event": {json.dumps(event, ensure_ascii=False)}'  # as `note` writes it
+            bodies = log.execute("SELECT body FROM entries WHERE instr(body, ?) ORDER BY number", (said,))
+            found = [json.loads(body) for (body,) in bodies]
             return [one for one in found if event is None or one["event"] == event]
     return []
 
@@ -143,7 +146,9 @@ def verify(workspace: Path) -> dict[str, Any]:
 def fault(workspace: Path) -> str:
     """The sentence where entries are gone or changed, so that nobody knows what was revoked; empty where the chain is whole.
 
-    Quicker than `verify`, for it leaves out the signatures of single entries: that of the last one stands for the chain.
+    Quicker than `verify`, for it leaves out the signatures of single entries: that of the last one stands for the chain. The chain is
+    read from its first entry each time. A note of how far it was found whole, however signed, says what the file held then and not
+    what it holds now: whoever takes a revocation out of that part would be believed. What tells the two apart is its content alone.
     """
     head = _head(workspace / "keys" / _HEAD)
     try:
@@ -171,6 +176,9 @@ def fault(workspace: Path) -> str:
 
 def _fits(day: str, body: str) -> bool:
     """Whether the day that stands beside an entry is that of its time; where one lives makes a day's difference."""
+    _, _, after = body.partition(_TIME)
+    if after.startswith(day) and len(day) == _DAY and _TIME not in after:
+        return True  # no other key is called so: the common case, at a fifth of the time
     try:
         apart = datetime.date.fromisoformat(day) - datetime.date.fromisoformat(str(json.loads(body)["time"])[:10])
     except (ValueError, KeyError, TypeError):

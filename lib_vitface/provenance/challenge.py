@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_vitface.errors import ConsentError, OutputError
+from lib_vitface.errors import ConsentError
+from lib_vitface.media.container import beside, writing
 from lib_vitface.provenance import audit
 from lib_vitface.provenance.keys import Keys, is_signed
 
@@ -111,20 +112,12 @@ def issue(workspace: Path, keys: Keys) -> Challenge:
     made = Challenge(secrets.token_hex(8), int(time.time()), draw())
     body = {"format": _FORMAT, **asdict(made), "public_key": keys.public}
     path = _path(workspace, made.id)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as temporary, writing(path):
         for old in path.parent.iterdir():  # what a killed process left as well
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - old.stat().st_mtime > LIFE_S:
                     old.unlink()
         temporary.write_text(json.dumps({**body, "signature": keys.sign(_bytes(body))}), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another workspace.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     audit.note(workspace, _MADE, challenge=made.id)
     return made
 

@@ -10,7 +10,6 @@ all of it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface import media
+from lib_vitface.assets import digest
 from lib_vitface.errors import ConsentError, InputError, NoFaceError
 from lib_vitface.faces import align
 from lib_vitface.faces.analyse import MIN_PRESENCE, Analyser
@@ -317,8 +317,8 @@ def told(challenge: Challenge, answers: Sequence[Event], path: Path) -> str:
         f"{number}. {prompt.text} ({event.start:.1f} to {event.end:.1f} s)"
         for number, (prompt, event) in enumerate(zip(challenge.prompts, answers, strict=True), 1)
     )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"live: challenge {challenge.id} of {challenge.issued_text}; {done}; of reading only the mouth is seen; clip {digest}"
+    asked = f"challenge {challenge.id} of {challenge.issued_text}"
+    return f"live: {asked}; {done}; of reading only the mouth is seen; clip {digest(path)}"
 
 
 def reference(watched: Watched) -> Floats:

@@ -7,7 +7,6 @@ one such record in it, `vitface.json`, that lists all of them: no picture can te
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lib_vitface import media
+from lib_vitface.assets import digest
 from lib_vitface.errors import InputError
 from lib_vitface.media.container import beside as unseen
 from lib_vitface.media.container import writing
@@ -30,7 +30,6 @@ SUFFIX = ".vitface.json"
 BESIDE = (".mkv", ".webm")
 FOLDER = "vitface.json"
 _FOLDER_FORMAT = "vitface-folder"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,6 @@ def open_seal(workspace: Path) -> Seal:
 def beside(path: Path) -> Path:
     """Where the signed record of a file lies."""
     return path.with_name(path.name + SUFFIX)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _signed_bytes(body: Mapping[str, Any]) -> bytes:

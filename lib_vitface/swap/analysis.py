@@ -6,7 +6,6 @@ result to the last bit. Who is who is not asked here (see `plan.py`): that needs
 
 from __future__ import annotations
 
-import os
 import threading
 import zipfile
 from collections import OrderedDict
@@ -19,11 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_vitface.errors import CheckpointError, OutputError
+from lib_vitface.errors import CheckpointError
 from lib_vitface.faces import mesh
 from lib_vitface.faces.landmarks import NO_IRISES
 from lib_vitface.faces.parse import Hand, HandFinder
 from lib_vitface.faces.track import landmark_motion, overlap
+from lib_vitface.media.container import beside, writing
 from lib_vitface.types import Embedder, Face, Floats, Frame, Image, Landmarker, Pose
 
 THUMB = (32, 18)
@@ -151,16 +151,8 @@ def _link(known: Sequence[Face], faces: Sequence[Face]) -> list[int]:
 
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """One `.npz`, whole or not at all. Raises `OutputError` when the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); make room on the disk.") from None
+    with beside(path) as temporary, writing(path), temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def save_seen(path: Path, frames: Sequence[Seen]) -> None:

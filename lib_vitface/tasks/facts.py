@@ -23,7 +23,6 @@ NEEDED = (
     "safetensors",
     "cryptography",
     "PIL",
-    "skimage",
     "matplotlib",
 )
 OPTIONAL = {
@@ -47,7 +46,6 @@ _DISTRIBUTIONS = {
     "dlib": "dlib-bin",
     "c2pa": "c2pa-python",
     "faiss": "faiss-cpu",
-    "skimage": "scikit-image",
 }
 
 

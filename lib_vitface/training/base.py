@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lib_vitface.errors import CheckpointError, InputError, OutputError
+from lib_vitface.errors import CheckpointError, InputError
+from lib_vitface.media.container import beside, writing
 from lib_vitface.models.config import ViTSwapperConfig, config_from_dict, config_to_dict
 from lib_vitface.models.swapper import ViTSwapper
 
@@ -33,13 +34,8 @@ def write_base(
         value = value[:1] if name.endswith(_TABLE) else value
         kept[name] = value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
     said = {"format": FORMAT, "config": json.dumps(config_to_dict(config)), "facts": json.dumps(dict(facts))}
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_bytes(save(kept, said))
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
+    with beside(path) as temporary, writing(path):
+        temporary.write_bytes(save(kept, said))
 
 
 def load_base(path: Path, model: torch.nn.Module) -> dict[str, Any]:

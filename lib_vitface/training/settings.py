@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_vitface.options import option
+from lib_vitface.options import option, same_option
 
 DEFAULT_MINUTES = 30.0
 
@@ -289,53 +289,32 @@ class PretrainOptions:
     at_once: int = option(
         24, help="People in memory at once; every 1000 steps others are loaded.", group="Input", low=2, high=10_000
     )
-    preset: str = option(
-        "cpu", help="Size of the model; train must ask for the same one.", group="Model",
-        choices=("cpu", "small", "standard", "large"),
-    )  # fmt: skip
-    resolution: int | None = option(
-        None,
+    preset: str = same_option(TrainOptions, "preset", help="Size of the model; train must ask for the same one.")
+    resolution: int | None = same_option(
+        TrainOptions,
+        "resolution",
         help="Side of the square the network works on; by default the preset's. Rounded down to a multiple of 32.",
-        group="Model",
-        low=64,
-        high=640,
-        unit="px",
     )
-    local_features: str = option(
-        "none",
-        help="EfficientNet branch beside the ViT: none, or how the two are fused.",
-        group="Model",
-        choices=("none", "concat", "attention"),
+    local_features: str = same_option(
+        TrainOptions, "local_features", help="EfficientNet branch beside the ViT: none, or how the two are fused."
     )
-    clip_frames: int = option(
-        1,
+    clip_frames: int = same_option(
+        TrainOptions,
+        "clip_frames",
         help="Frames that look at each other by attention over time; 1 works on single frames.",
-        group="Model",
-        low=1,
-        high=16,
     )
-    views: int = option(12, help="Views of each person that the texture memory keeps.", group="Model", low=1, high=256)
-    minutes: float | None = option(
-        None,
+    views: int = same_option(TrainOptions, "views", default=12)
+    minutes: float | None = same_option(
+        TrainOptions,
+        "minutes",
         help="Stop when the base was trained this long in all, over all runs; 30 where no steps are given, either.",
-        group="Duration",
-        low=0.05,
-        high=100_000,
-        unit="min",
     )
-    steps: int | None = option(
-        None, help="Stop after this many steps in all.", group="Duration", low=1, high=10_000_000
+    steps: int | None = same_option(TrainOptions, "steps")
+    batch: int = same_option(TrainOptions, "batch", help="Pictures in one step.")
+    learning_rate: float | None = same_option(
+        TrainOptions, "learning_rate", help="Highest learning rate; by default 4e-4."
     )
-    batch: int = option(8, help="Pictures in one step.", group="Learning", low=2, high=256)
-    learning_rate: float | None = option(
-        None, help="Highest learning rate; by default 4e-4.", group="Learning", low=1e-7, high=0.1
-    )
-    precision: str = option(
-        "auto",
-        help="auto takes what is fastest here and does no harm: bfloat16 or float32 as measured, float16 on older CUDA cards.",
-        group="Learning",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    seed: int = option(0, help="Seed of weights, batches and people.", group="Learning", low=0, high=2**31 - 1)
-    save_minutes: float = option(5.0, help="Time between saves.", group="Saving", low=0.01, high=1440, unit="min")
-    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+    precision: str = same_option(TrainOptions, "precision")
+    seed: int = same_option(TrainOptions, "seed", help="Seed of weights, batches and people.")
+    save_minutes: float = same_option(TrainOptions, "save_minutes")
+    device: str = same_option(TrainOptions, "device")

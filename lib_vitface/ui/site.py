@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lib_vitface import options
-from lib_vitface.errors import InputError, OutputError
+from lib_vitface.assets import digest
+from lib_vitface.errors import InputError
 from lib_vitface.tasks import Task
 from lib_vitface.types import Denoiser, Host, Tick, no_tick
 
@@ -22,7 +22,6 @@ UPLOAD_LIMIT = 2 << 30
 UPLOAD_COUNT = 500
 _BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite writes beside a file
 PRIVATE = ("keys", *(f"{name}.sqlite3{more}" for name in ("jobs", "audit") for more in _BESIDE))
-_COPY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -159,26 +158,18 @@ class Site:
 
     def keep_upload(self, source: Path, name: str | None = None) -> Path:
         """A copy of an uploaded file in the workspace; the same content is kept once. Raises `InputError`, `OutputError`."""
+        from lib_vitface.media.container import beside, writing
+
         size = source.stat().st_size
         if size > self.upload_limit:
             raise InputError(
                 f"{name or source.name}: is larger than {self.upload_limit >> 20} MiB, the limit of uploads."
             )
-        digest = hashlib.sha256()
-        try:
-            self.uploads.mkdir(parents=True, exist_ok=True)
-            temporary = self.uploads / f".{os.getpid()}-{time.monotonic_ns()}.part"
-            with source.open("rb") as read, temporary.open("wb") as write:
-                while block := read.read(_COPY):
-                    digest.update(block)
-                    write.write(block)
-            folder = self.uploads / digest.hexdigest()[:12]
-            folder.mkdir(exist_ok=True)
-            return temporary.replace(folder / safe_name(name or source.name))
-        except OSError as error:
-            raise OutputError(
-                f"{self.uploads}: the upload cannot be kept ({error.strerror}); free some space."
-            ) from None
+        with writing(self.uploads):
+            path = self.uploads / digest(source)[:12] / safe_name(name or source.name)
+            with beside(path) as temporary:
+                shutil.copyfile(source, temporary)
+        return path
 
 
 def _is_there(path: Path) -> bool:

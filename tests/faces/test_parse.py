@@ -36,6 +36,15 @@ def test_the_hull_is_the_shadow_of_the_mesh(yaw: float) -> None:
     assert both > 0.97 and set(np.unique(hull)) == {0.0, 1.0}
 
 
+def test_the_outline_is_the_polygon_of_the_outermost_points() -> None:
+    points = posed(Pose(0, 0, 0), 256)
+    outline = parse.outline_mask(points, (256, 300))
+    x, y = mesh.boundary(points).astype(np.float64).T
+    area = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
+    assert outline.shape == (256, 300) and outline.sum() == pytest.approx(area, rel=0.03)
+    assert outline[128, 128] == 1 and outline[2, 2] == 0 and set(np.unique(outline)) == {0, 1}
+
+
 def test_eroding_feathering_and_the_forehead() -> None:
     points = posed(Pose(0, 0, 0))
     plain = parse.hull_mask(points, (SIZE, SIZE)) > 0.5

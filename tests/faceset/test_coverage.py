@@ -82,6 +82,7 @@ def test_saved_beside_the_index_and_empty_sets_say_so(make_faceset: Callable[...
     path = coverage.save(faceset)
     assert path == faceset.path / "coverage.png" and cv2.imread(str(path)) is not None
     path.unlink()
-    path.with_name(".coverage.png.new").mkdir()
-    with pytest.raises(OutputError, match=r"coverage\.png cannot be written"):
+    path.mkdir()
+    with pytest.raises(OutputError, match=r"coverage\.png: it cannot be written"):
         coverage.save(faceset)
+    assert not list(faceset.path.glob(".*.part"))

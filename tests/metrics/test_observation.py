@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
+from skimage.measure import blur_effect
 
 from lib_vitface.faces import align
 from lib_vitface.metrics import observation
@@ -52,3 +54,18 @@ def test_error_outside_the_face_crop(posed: Heads, face_of: Faces) -> None:
     )
     close = align.crop_matrix(face_of(posed(Pose(0, 0, 0), scale=90, centre=(300, 200))), observation.FACE_PX)
     assert observation.outside_error(FramePair(0, Fraction(0), frame, outside), close) == 0
+
+
+def test_sharpness_is_that_of_the_faces_rectangle_in_the_upright_crop(posed: Heads, face_of: Faces) -> None:
+    face = face_of(posed(Pose(5, 0, 10), scale=12, centre=(300, 200)))
+    blurred = cv2.GaussianBlur(noise(), (0, 0), 2)
+    see = observation.Observer(None, lambda *_: np.zeros(3, np.float32), {})  # type: ignore[arg-type]
+    found = see.score(observation.Sighting(FramePair(0, Fraction(0), noise(), blurred), face, face)).sharpness
+    matrix = align.crop_matrix(face, observation.FACE_PX)
+    points = align.apply(matrix, face.landmarks)[:, :2]
+    (x0, y0), (x1, y1) = points.min(axis=0).astype(int), (points.max(axis=0) + 1).astype(int)
+    for value, picture in zip(found, (blurred, noise()), strict=True):
+        crop = align.warp(picture, matrix, observation.FACE_PX)[y0:y1, x0:x1]
+        grey = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY)
+        assert value == pytest.approx(1 - blur_effect(grey, h_size=11), abs=1e-5)
+    assert found[0] < found[1]

@@ -44,6 +44,29 @@ def test_entries_are_kept_in_order(space: Path) -> None:
     assert audit.verify(space) == {"entries": 5, "sound": True, "problem": ""}
 
 
+def test_entries_of_one_kind_are_those_and_no_others(tmp_path: Path) -> None:
+    """Whatever else an entry says, and whatever the kind is called."""
+    for event in ("revoked", 'a "b"', "取消"):
+        audit.note(tmp_path, event, said='"event": "revoked"', inner={"event": "revoked", "time": "x"})
+    for number, event in enumerate(("revoked", 'a "b"', "取消"), 1):
+        assert [one["number"] for one in audit.entries(tmp_path, event)] == [number]
+    assert audit.entries(tmp_path, "revok") == [] and len(audit.entries(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("day", "facts", "fits"),
+    [
+        ("2026-01-31", {}, True), ("2026-02-01", {}, True), ("2026-01-30", {}, True), ("2026-02-02", {}, False),
+        ("2026-01-3", {}, False), ("", {}, False), ("2000-01-01", {"inner": {"time": "2000-01-01"}}, False),
+        ("2000-01-01", {"said": '"time": "2000-01-01"'}, False), ("2026-01-31", {"inner": {"time": "2000-01-01"}}, True),
+    ],
+)  # fmt: skip
+def test_the_day_of_an_entry_is_that_of_its_time(day: str, facts: dict[str, object], fits: bool) -> None:
+    body = json.dumps({"number": 1, "time": "2026-01-31T12:00:00+00:00", "event": "x", **facts}, sort_keys=True)
+    assert audit._fits(day, body) is fits
+    assert not audit._fits(day, body.replace("2026-01-31T", "soon")) and not audit._fits(day, "{}")
+
+
 def test_without_a_log_nothing_is_made(tmp_path: Path) -> None:
     assert audit.verify(tmp_path / "no") == {"entries": 0, "sound": True, "problem": ""}
     assert audit.fault(tmp_path / "no") == ""
@@ -78,6 +101,13 @@ def test_tampering_shows(space: Path, tamper: Callable[[Path], None], words: str
     assert words.split(";")[0] in audit.fault(space) and audit.fault(space).endswith(
         "in a new workspace with new records."
     )
+
+
+def test_what_was_whole_a_moment_ago_is_read_again(space: Path) -> None:
+    """A revocation that is taken out after a check shows at the next one, however old the entry is."""
+    assert audit.fault(space) == ""
+    change(space, "UPDATE entries SET body = replace(body, 'faceset built', 'nothing at all') WHERE number = 1")
+    assert "entry 1 was changed" in audit.fault(space)
 
 
 def test_what_is_noted_later_hides_no_end_that_was_cut_off(space: Path) -> None:

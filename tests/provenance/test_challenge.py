@@ -175,7 +175,13 @@ def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path, keys: Ke
     assert [path.exists() for path in left] == [False, True] and file_of(tmp_path, made).exists()
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path, keys: Keys) -> None:
+def test_a_place_that_cannot_be_written(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "consent").write_text("no folder")
-    with pytest.raises(OutputError, match="choose another workspace"):
+    with pytest.raises(OutputError, match="choose another place"):
         challenge.issue(tmp_path, keys)
+    (tmp_path / "consent").unlink()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OutputError, match="the disk is full"):
+        challenge.issue(tmp_path, keys)
+    assert list((tmp_path / "consent" / "challenges").iterdir()) == []
+    assert audit.entries(tmp_path) == [], "what could not be kept was not made"

@@ -12,10 +12,11 @@ import pytest
 from marking import CONSENT
 
 from lib_vitface import media
+from lib_vitface.assets import digest
 from lib_vitface.provenance.inspect import inspect
 from lib_vitface.provenance.keys import open_keys
 from lib_vitface.provenance.publish import Publisher
-from lib_vitface.provenance.sealing import FOLDER, Seal, beside, digest, read_beside, read_folder
+from lib_vitface.provenance.sealing import FOLDER, Seal, beside, read_beside, read_folder
 from lib_vitface.provenance.settings import InspectOptions
 
 

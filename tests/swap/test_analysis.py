@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lib_vitface.errors import Cancelled, OutputError
 from lib_vitface.faces import mesh
 from lib_vitface.faces.landmarks import with_landmarks
-from lib_vitface.swap.analysis import ChunkReader, Observer, Seen
+from lib_vitface.swap.analysis import ChunkReader, Observer, Seen, load_arrays, save_arrays
 from lib_vitface.types import Face, Floats, Frame, Image
 
 BLANK = np.zeros((200, 400, 3), np.uint8)
@@ -102,3 +105,24 @@ def test_chunks_are_read_once_and_few_are_kept() -> None:
     reader = ChunkReader(lambda n: n, load, 10, keep=2)  # type: ignore[arg-type, return-value]
     assert list(reader.run(35)) == list(range(35)) and read == [0, 1, 2, 3]
     assert [reader[29], reader[31], reader[5]] == [29, 31, 5] and read == [0, 1, 2, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("met", "said", "words"),
+    [(OSError(28, "full"), OutputError, r"x\.npz: the disk is full"), (Cancelled("enough"), Cancelled, "enough")],
+)
+def test_a_chunk_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: Exception, said: type[Exception], words: str
+) -> None:
+    """What was there stays, and nothing is left beside it, whatever stops the writing."""
+
+    def half(file: Any, **_: Any) -> None:
+        file.write(b"half")
+        raise met
+
+    save_arrays(tmp_path / "x.npz", {"a": np.arange(3)})
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(said, match=words):
+        save_arrays(tmp_path / "x.npz", {"a": np.arange(4)})
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+    np.testing.assert_array_equal(load_arrays(tmp_path / "x.npz")["a"], np.arange(3))

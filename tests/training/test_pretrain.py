@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,19 @@ import torch
 from made_faceset import write_faceset
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_trainer import options, stop_at
+from test_trainer import options, stop_at, weights
 
 from lib_vitface.errors import Cancelled, CheckpointError, InputError, NoFaceError
 from lib_vitface.models.checkpoint import open_model
 from lib_vitface.models.config import PRESETS, EncoderConfig, ViTSwapperConfig
 from lib_vitface.models.swapper import build_model
-from lib_vitface.options import build
+from lib_vitface.options import build, declared
 from lib_vitface.training import pretrain as module
 from lib_vitface.training import trainer
-from lib_vitface.training.augment import Augmentation
 from lib_vitface.training.base import load_base
-from lib_vitface.training.data import Person
 from lib_vitface.training.pretrain import BASE, STATE, Rotation, pretrain
 from lib_vitface.training.sampler import Sampler
-from lib_vitface.training.settings import PretrainOptions
+from lib_vitface.training.settings import PretrainOptions, TrainOptions
 from lib_vitface.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -44,6 +43,17 @@ def asked(output: Path, **changes: Any) -> PretrainOptions:
         "precision": "float32", "device": "cpu", **changes,
     }  # fmt: skip
     return build(PretrainOptions, values)
+
+
+def test_what_it_shares_with_training_is_declared_alike() -> None:
+    """But for the words, and for what a base takes fewer of."""
+    own, trains = ({item.name: item for item in declared(cls)} for cls in (PretrainOptions, TrainOptions))
+    shared = [name for name in own if name in trains]
+    assert len(shared) == 13 and own["views"].default == 12
+    for name in shared:
+        spec, other = (dataclasses.replace(item.spec, help="") for item in (own[name], trains[name]))
+        assert spec == other and own[name].type == trains[name].type, name
+        assert name == "views" or own[name].default == trains[name].default, name
 
 
 def test_people_come_in_turn_and_others_every_round(people: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +99,13 @@ def test_a_base_is_resumed_exactly_and_holds_nobody(people: list[Path], tmp_path
 
 
 def test_a_training_starts_from_it(
-    people: list[Path], facesets: tuple[Path, Path], persons: list[Person], tmp_path: Path
+    people: list[Path], facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretrain(asked(tmp_path / "base", steps=60, at_once=4, learning_rate=2e-3), people)
+    draw = Sampler.batch
+    with monkeypatch.context() as patch:  # one batch, step after step, so that nothing scatters
+        patch.setattr(Sampler, "batch", lambda self, step: draw(self, 0))
+        many = asked(tmp_path / "base", steps=60, at_once=4, learning_rate=2e-3)
+        pretrain(many, people)
     base = tmp_path / "base" / BASE
     config = PRESETS["cpu"]
     model = build_model(config)
@@ -104,15 +118,18 @@ def test_a_training_starts_from_it(
     warm = train(options(facesets, tmp_path / "warm", steps=1, learning_rate=1e-7, base=base))
     cold = train(options(facesets, tmp_path / "cold", steps=1, learning_rate=1e-7))
     assert warm["base"]["share"] == 1 and cold["base"] is None
-    # it has learned what covers look like, which a fresh network has not
-    samples = Sampler(persons, 16, Augmentation(0, 0, 1, 0), 0).batch(0)
-    errors = {}
+    # its weights are those of the base, but for one very small step, and it knows what covers what the base was shown
+    samples = Rotation(people, many, 64).batch(0)
+    errors, apart = {}, {}
     for name in ("warm", "cold"):
-        model.load_state_dict(open_model(tmp_path / name).tensors("weights"))
+        own = weights(tmp_path / name)
+        apart[name] = max(float((own[k] - v.float().expand_as(own[k])).abs().max()) for k, v in found.items())
+        model.load_state_dict(own)
         with torch.no_grad():
             mask = model.eval()(trainer.make_batch(samples, torch.device("cpu"))).mask.flatten(0, 1)
         errors[name] = float((mask - torch.from_numpy(samples.uncovered)).square().mean())
-    assert errors["warm"] < errors["cold"], errors
+    assert apart["warm"] < 1e-5 < 0.01 < apart["cold"], apart
+    assert errors["warm"] < 0.75 * errors["cold"], errors
     # further training does not go back to it
     again = train(options(facesets, tmp_path / "warm", steps=2, base=base))
     assert again["base"] is None and again["step"] == 2

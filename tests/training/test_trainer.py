@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +14,7 @@ from lib_vitface.errors import Cancelled, CheckpointError, NoFaceError, OutputEr
 from lib_vitface.models.checkpoint import back_up, open_model
 from lib_vitface.options import build
 from lib_vitface.training import trainer
+from lib_vitface.training.sampler import Sampler
 from lib_vitface.training.settings import TrainOptions
 from lib_vitface.training.trainer import JUDGED, LOG, train
 
@@ -87,16 +87,18 @@ def test_a_full_disk_is_said_in_a_sentence(facesets: tuple[Path, Path], tmp_path
         train(options(facesets, tmp_path / "m", steps=1))
 
 
-@pytest.mark.parametrize(("encoder", "term"), [("saehd-df", "total"), ("vit", "mask")])
-def test_it_learns(facesets: tuple[Path, Path], tmp_path: Path, encoder: str, term: str) -> None:
-    """The autoencoder learns the faces, the vit (whose reference is nearly right from the start) what covers them."""
-    train(
-        options(
-            facesets, tmp_path / "m", steps=50, encoder=encoder, resolution=64, learning_rate=2e-3, covers=1, disguise=0
-        )
-    )
+@pytest.mark.parametrize(("encoder", "terms"), [("saehd-df", ("total",)), ("vit", ("total", "mask", "eyes_mouth"))])
+def test_it_learns(
+    facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, terms: tuple[str, ...]
+) -> None:
+    """One batch, step after step, so that nothing scatters. With the seeds 0 to 3 the vit comes to 0.37..0.48 of its first total,
+    0.12..0.54 of the mask's term and 0.27..0.32 of that of eyes and mouth."""
+    draw = Sampler.batch
+    monkeypatch.setattr(Sampler, "batch", lambda self, step: draw(self, 0))
+    train(options(facesets, tmp_path / "m", steps=60, encoder=encoder, resolution=64, learning_rate=2e-3, covers=1))
     lines = [json.loads(line) for line in (tmp_path / "m" / LOG).read_text().splitlines()]
-    assert np.mean([line[term] for line in lines[-10:]]) < 0.8 * np.mean([line[term] for line in lines[:10]])
+    for term in terms:
+        assert lines[-1][term] < 0.75 * lines[0][term], term
 
 
 def test_other_seed_other_weights(facesets: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_vitface.errors import InputError
+from lib_vitface.errors import InputError, OutputError
 from lib_vitface.tasks import TASKS
 from lib_vitface.ui.site import Site, safe_name
 
@@ -110,6 +110,17 @@ def test_uploads_are_kept_once_and_limited(site: Site, tmp_path: Path) -> None:
     source.write_bytes(b"x" * 101)
     with pytest.raises(InputError, match="limit"):
         site.keep_upload(source)
+
+
+def test_an_upload_that_cannot_be_kept_leaves_nothing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.png"
+    source.write_bytes(b"12345")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OutputError, match="the disk is full"):
+        site.keep_upload(source)
+    assert [p for p in site.uploads.rglob("*") if p.is_file()] == [] and source.exists()
 
 
 @pytest.mark.parametrize(
