@@ -54,6 +54,27 @@ def test_resumed_training_gives_the_same_weights(facesets: tuple[Path, Path], tm
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
 
 
+def test_state_of_an_optimiser_in_many_passes_goes_on(
+    facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models that were begun when AdamW was not fused, or on another device."""
+    with monkeypatch.context() as before:
+        before.setattr(
+            trainer,
+            "make_optimizer",
+            lambda model, kind, rate: torch.optim.AdamW(
+                model.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-4, foreach=False
+            ),
+        )
+        train(options(facesets, tmp_path / "whole", steps=4))
+        with pytest.raises(Cancelled):
+            train(options(facesets, tmp_path / "parts", steps=4), stop_at(2))
+    train(options(facesets, tmp_path / "parts", steps=4))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=2e-6, msg=name)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("name", [LOG, JUDGED])
 def test_a_full_disk_is_said_in_a_sentence(facesets: tuple[Path, Path], tmp_path: Path, name: str) -> None:
