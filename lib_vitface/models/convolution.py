@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Convolution(nn.Conv2d):
-    """`nn.Conv2d`, square and zero-padded; in training on a processor as one matrix product where it has no fewer channels than places.
+    """`nn.Conv2d`, square and zero-padded; on a processor it trains as one matrix product where it has no fewer channels than places.
 
     There the time goes into the weights, which oneDNN's convolution brings into another order for each of its three passes. The
     windows gathered beside each other (im2col, Chellapilla et al. 2006) and multiplied with the weights as they lie, channels last,

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import torch
 
-
 _PIECE = 1 << 15
 """Numbers of a parameter that a processor's core works on at once: what a step needs of them stays in its cache."""
 
@@ -49,7 +48,7 @@ class AdaBelief(torch.optim.Optimizer):
 
 
 def _pieces(*whole: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
-    """Tensors of one shape in parts that lie in one place of memory; undivided where they are not on a processor or lie differently."""
+    """Tensors of one shape in parts that lie in one place of memory; whole where they lie differently or on another device."""
     if any(tensor.device.type != "cpu" for tensor in whole):
         return [whole]
     if all(tensor.is_contiguous() for tensor in whole):
