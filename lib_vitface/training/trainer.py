@@ -71,8 +71,10 @@ def make_config(options: TrainOptions) -> Config:
             )
         return saehd_config(options.encoder, (options.resolution or 128) // 32 * 32)
     preset = PRESETS[options.preset]
+    seen, patch = options.encoder_resolution or preset.encoder.image_size, preset.encoder.patch_size
     return dataclasses.replace(
         preset,
+        encoder=dataclasses.replace(preset.encoder, image_size=seen // patch * patch),
         persons=IDENTITIES + len(options.more_sources),
         resolution=options.resolution // 32 * 32 if options.resolution else preset.resolution,
         fusion=options.local_features,
