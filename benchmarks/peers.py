@@ -7,7 +7,8 @@ The person has the checkouts, with what they need installed for the Python that 
 faceswap fetches its own weights when it extracts. Every tool is started once, makes its first pieces, and is then held (SIGSTOP);
 from there on one works at a time, in turns, so that starting, loading and first saves are left out for all alike and what else
 the machine does falls on all. One JSON object comes out: for each tool frames (extraction) or pictures (training) a second of
-every turn, and the ratios of the medians.
+every turn, and the ratios of the medians; and the same for each second that a core worked for it (Linux), which is worth more
+where others use the machine. Threads wait for each other by working, so set OMP_NUM_THREADS=1 for that figure.
 
 - Extraction: each clip by itself, read by each tool as it can: ours and faceswap take the video, DeepFaceLab PNG files of it. What
   is counted are frames of which a face was written, so the clips should show one face in each frame; how many frames of the whole
@@ -113,17 +114,30 @@ class Working:
         """Let it work until it has made `pieces` more than the first of this turn, whose beginning may lie in the turn before."""
         self._tell(signal.SIGCONT)
         before = self.done()
-        seen: list[tuple[float, int]] = []
+        seen: list[tuple[float, int, float]] = []
         while self._process.poll() is None and (not seen or seen[-1][1] < seen[0][1] + pieces):
             time.sleep(_POLL_S)
             done = self.done()
             if done > (seen[-1][1] if seen else before):
-                seen.append((time.monotonic(), done))
+                seen.append((time.monotonic(), done, self.worked_s()))
         self._tell(signal.SIGSTOP)
         if len(seen) < 2:
             return {"failed": self.said_last() or f"exit code {self._process.returncode}"}
         seconds, made = seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]
-        return {"per_s": round(made * self.run.size / seconds, 2), "pieces": made, "seconds": round(seconds, 1)}
+        worked, pictures = seen[-1][2] - seen[0][2], made * self.run.size
+        rates = {"per_s": round(pictures / seconds, 2), "pieces": made, "seconds": round(seconds, 1)}
+        return {**rates, "per_processor_s": round(pictures / worked, 2)} if worked else rates
+
+    def worked_s(self) -> float:
+        """Processor time that the tool and what it started took so far, in seconds; 0 where the system does not tell."""
+        total = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                # from the state on: the name before it may hold anything
+                values = stat.read_text().rpartition(")")[2].split()
+                if int(values[2]) == self._process.pid:
+                    total += sum(int(value) for value in values[11:15])  # its own, and its ended children's
+        return total / os.sysconf("SC_CLK_TCK")
 
     def finish(self) -> int:
         """Let it work to its own end. Returns all pieces that it made."""
@@ -335,21 +349,29 @@ def compared(runs: Sequence[Run], rounds: int, pieces: int, warm_up: int, *, fin
                 print(one.run.tool, found[one.run.tool][-1], file=sys.stderr, flush=True)
         if finish:
             ended = {one.run.tool: one.finish() for one in at_work}
+    return {
+        "rounds": found,
+        **_medians(found, "per_s", "median_per_s", "ours_over_theirs"),
+        **_medians(found, "per_processor_s", "median_per_processor_s", "ours_over_theirs_by_processor"),
+        **({"found": ended} if finish else {}),
+    }
+
+
+def _medians(found: dict[str, Any], rate: str, median: str, ratio: str) -> dict[str, Any]:
+    """Each tool's median of one of the rates, and ours over theirs."""
     medians = {
         tool: statistics.median(values)
         for tool, results in found.items()
-        if (values := [one["per_s"] for one in results if "per_s" in one])
+        if (values := [one[rate] for one in results if rate in one])
     }
-    ratios = {
-        ours: {theirs: round(medians[ours] / medians[theirs], 2) for theirs in medians if not _is_ours(theirs)}
-        for ours in medians
-        if _is_ours(ours)
-    }
+    theirs = [tool for tool in medians if not _is_ours(tool)]
     return {
-        "rounds": found,
-        "median_per_s": medians,
-        "ours_over_theirs": ratios,
-        **({"found": ended} if finish else {}),
+        median: medians,
+        ratio: {
+            ours: {their: round(medians[ours] / medians[their], 2) for their in theirs}
+            for ours in medians
+            if _is_ours(ours)
+        },
     }
 
 

@@ -70,6 +70,18 @@ def test_rates_leave_out_the_start_and_all_pieces_are_told(checkout: Path) -> No
     assert found["found"] == {"faceswap": 12}
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell")
+def test_processor_time_is_that_of_the_tool_and_what_it_starts(tmp_path: Path) -> None:
+    child = "import time; t = time.process_time()\nwhile time.process_time() < t + 1.0: pass"
+    words = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {child!r}]); print(1, flush=True); time.sleep(60)"
+    run = peers.Run("tool", [sys.executable, "-c", words], lambda said: said.stat().st_size // 2, tmp_path / "x" / "y")
+    with peers.Working(run) as working:
+        until = time.monotonic() + 120
+        while not working.done() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert working.done() and 0.9 < working.worked_s() < 10
+
+
 def test_a_step_of_faceswap_counts_the_pictures_of_both_persons(checkout: Path, tmp_path: Path) -> None:
     faceset = write_faceset(tmp_path / "faces", 1, 4)
     runs = peers.trainings(given(checkout, "--faceswap-trainer", "original", "--faceswap-trainer", "dfaker"), faceset)

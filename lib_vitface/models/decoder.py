@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib_vitface.models.config import IDENTITIES
+from lib_vitface.models.convolution import Convolution
 
 
 class ResidualBlock(nn.Module):
@@ -16,8 +17,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = Convolution(channels, channels, 3, padding=1)
+        self.second = Convolution(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
@@ -75,11 +76,11 @@ class ReferenceDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(self.inputs * 4, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
+        self.down = nn.ModuleList(Convolution(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.before = nn.ModuleList(ResidualBlock(w) for w in widths)
-        self.join = nn.Conv2d(token_channels + widths[-1], widths[-1], 1)
+        self.join = Convolution(token_channels + widths[-1], widths[-1], 1)
         self.middle = nn.Sequential(ResidualBlock(widths[-1]), ResidualBlock(widths[-1]))
-        self.up = nn.ModuleList(nn.Conv2d(b + a, a, 3, padding=1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(Convolution(b + a, a, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.after = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
         self.tell = nn.ModuleList(Modulation(identities, w) for w in widths)
         self.film = nn.ModuleList(Conditioning(coefficients, w) for w in widths if coefficients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -151,14 +152,19 @@ class ViTEncoder(nn.Module):
         embeddings = self.vit.embeddings
         patches = embeddings.patch_embeddings.projection(image * 2 - 1).flatten(2).transpose(1, 2)
         places: torch.Tensor = embeddings.position_embeddings
-        own = self.config.image_size // self.config.patch_size
-        if self.side != own:
-            grid = places[:, 1:].transpose(1, 2).unflatten(2, (own, own))
-            grid = F.interpolate(grid.float(), size=(self.side, self.side), mode="bicubic")
-            places = torch.cat([places[:, :1], grid.flatten(2).transpose(1, 2).to(places.dtype)], dim=1)
+        if self.side != self.config.image_size // self.config.patch_size:
+            places = with_places(places, self.side)
         return (
             torch.cat([embeddings.cls_token.expand(image.shape[0], -1, -1).to(patches.dtype), patches], dim=1) + places
         )
+
+
+def with_places(places: torch.Tensor, side: int) -> torch.Tensor:
+    """Position embeddings `[1, 1 + n * n, hidden]`, the class token's first, for `side` x `side` patches instead of n x n."""
+    own = math.isqrt(places.shape[1] - 1)
+    grid = places[:, 1:].transpose(1, 2).unflatten(2, (own, own))
+    grid = F.interpolate(grid.float(), size=(side, side), mode="bicubic")
+    return torch.cat([places[:, :1], grid.flatten(2).transpose(1, 2).to(places.dtype)], dim=1)
 
 
 def _publish_names(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:

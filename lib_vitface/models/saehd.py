@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib_vitface.models.config import SAEHDConfig
+from lib_vitface.models.convolution import Convolution
 from lib_vitface.types import Batch, SwapperOutput
 
 
 class _Upscale(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs * 4, 3, padding=1)
+        self.convolution = Convolution(inputs, outputs * 4, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.pixel_shuffle(F.leaky_relu(self.convolution(x), 0.1), 2)
@@ -31,7 +32,7 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = Convolution(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(x + self.second(F.leaky_relu(self.first(x), 0.2)), 0.2)
@@ -41,7 +42,7 @@ class _Encoder(nn.Module):
     def __init__(self, width: int, unit_length: bool) -> None:
         super().__init__()
         sizes = [3, width, width * 2, width * 4, width * 8]
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in itertools.pairwise(sizes))
+        self.down = nn.ModuleList(Convolution(a, b, 5, stride=2, padding=2) for a, b in itertools.pairwise(sizes))
         self.unit_length = unit_length
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -110,28 +111,32 @@ class SAEHD(nn.Module):
         )
 
     def forward(self, batch: Batch) -> SwapperOutput:
-        """Reads `image` and `identity` only. Clips of one identity go through the network together."""
+        """Reads `image` and `identity` only. What the persons share works on all pictures at once, so its weights are read once."""
         clips, length = batch.image.shape[:2]
         code = self.encoder(batch.image.flatten(0, 1))
-        identity = batch.identity.repeat_interleave(length)
-        image = code.new_zeros((len(code), 3, self.config.resolution, self.config.resolution))
-        mask = image.new_zeros((len(code), 1, self.config.resolution, self.config.resolution))
-        for person in (0, 1):
-            chosen = (identity == person).nonzero().flatten()
-            if len(chosen):
-                colours, cover = self._decode(code[chosen], person)
-                image = image.index_copy(0, chosen, colours)
-                mask = mask.index_copy(0, chosen, cover)
+        places = [(batch.identity.repeat_interleave(length) == person).nonzero().flatten() for person in (0, 1)]
+        shared = self.inter[0](code)
+        if len(self.inter) > 1:
+            target = self.inter[1](code[places[1]]) if len(places[1]) else shared[:0]
+            image, mask = self.decoder[0](self._joined(shared, shared.index_copy(0, places[1], target)))
+        else:
+            image = code.new_zeros((len(code), 3, self.config.resolution, self.config.resolution))
+            mask = image.new_zeros((len(code), 1, self.config.resolution, self.config.resolution))
+            for chosen, decoder in zip(places, self.decoder, strict=True):
+                if len(chosen):
+                    colours, cover = decoder(shared[chosen])
+                    image, mask = image.index_copy(0, chosen, colours), mask.index_copy(0, chosen, cover)
         return SwapperOutput(image.unflatten(0, (clips, length)), mask.unflatten(0, (clips, length)))
 
     def drawn(self, image: torch.Tensor, person: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Picture and mask `[N, 3 and 1, H, W]` of one person for images `[N, 3, H, W]`."""
-        return self._decode(self.encoder(image), person)
-
-    def _decode(self, code: torch.Tensor, person: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self.inter) == 1:
-            return self.decoder[person](self.inter[0](code))
-        # the source knows only the shared bottleneck, the target both (DeepFaceLab: AB-AB and B-AB)
+        code = self.encoder(image)
         shared = self.inter[0](code)
-        second = shared if person == 0 else self.inter[1](code)
-        return self.decoder[0](torch.cat([second, shared], dim=1))
+        if len(self.inter) == 1:
+            return self.decoder[person](shared)
+        return self.decoder[0](self._joined(shared, shared if person == 0 else self.inter[1](code)))
+
+    @staticmethod
+    def _joined(shared: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """The source knows only the shared bottleneck, the target both (DeepFaceLab: AB-AB and B-AB)."""
+        return torch.cat([second, shared], dim=1)

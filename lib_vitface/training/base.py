@@ -13,10 +13,12 @@ import torch
 from lib_vitface.errors import CheckpointError, InputError
 from lib_vitface.media.container import beside, writing
 from lib_vitface.models.config import ViTSwapperConfig, config_from_dict, config_to_dict
+from lib_vitface.models.encoder import with_places
 from lib_vitface.models.swapper import ViTSwapper
 
 FORMAT = "vitface-base"
 _TABLE = ".table.weight"
+_PLACES = ".position_embeddings"
 _OWN = ("volume.planes.planes",)  # are a person
 
 
@@ -47,8 +49,9 @@ def load_base(path: Path, model: torch.nn.Module) -> dict[str, Any]:
     if not isinstance(model, ViTSwapper):
         raise InputError("--base: only vit models start from a base.")
     config, facts, found = _read(path)
-    mine = replace(model.config, resolution=config.resolution)
-    if (config.encoder, config.widths, config.cover_width) != (mine.encoder, mine.widths, mine.cover_width):
+    mine = model.config
+    encoder = replace(config.encoder, image_size=mine.encoder.image_size)
+    if (encoder, config.widths, config.cover_width) != (mine.encoder, mine.widths, mine.cover_width):
         raise CheckpointError(
             f"{path} is a base of other sizes (preset {facts.get('preset')}); train with --preset {facts.get('preset')}."
         )
@@ -58,6 +61,8 @@ def load_base(path: Path, model: torch.nn.Module) -> dict[str, Any]:
             continue
         if name.endswith(_TABLE):  # the shared row; further facesets of the source add theirs to the source's
             value = torch.cat([value.expand(2, -1), torch.zeros(len(own[name]) - 2, value.shape[1])])
+        if name.endswith(_PLACES) and value.shape != own[name].shape:
+            value = with_places(value.float(), model.encoder.side)
         if value.shape == own[name].shape:
             own[name].copy_(value)
             taken += own[name].numel()

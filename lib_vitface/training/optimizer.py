@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import torch
 
+_PIECE = 1 << 15
+"""Numbers of a parameter that a processor's core works on at once: what a step needs of them stays in its cache."""
+
 
 class AdaBelief(torch.optim.Optimizer):
-    """Adam whose step shrinks where gradients do not meet expectation (Zhuang et al. 2020, arXiv:2010.07468); SAEHD's usual one."""
+    """Adam whose step shrinks where gradients do not meet expectation (Zhuang et al. 2020, arXiv:2010.07468); SAEHD's usual one.
+
+    It works piece by piece, all of a piece's arithmetic at once, because on a processor such a step waits for memory.
+    """
 
     def __init__(
         self, parameters: Iterable[torch.nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)
@@ -31,19 +38,49 @@ class AdaBelief(torch.optim.Optimizer):
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                 state["step"] += 1
                 count = float(state["step"])
-                mean, surprise = state["exp_avg"], state["exp_avg_sq"]
-                mean.lerp_(parameter.grad, 1 - first)
-                gap = parameter.grad - mean
-                surprise.mul_(second).addcmul_(gap, gap, value=1 - second).add_(group["eps"])
-                size = (surprise.sqrt() / math.sqrt(1 - second**count)).add_(1e-8)
-                parameter.addcdiv_(mean, size, value=-group["lr"] / (1 - first**count))
+                whole = parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
+                for value, gradient, mean, surprise in _pieces(*whole):
+                    mean.lerp_(gradient, 1 - first)
+                    gap = gradient - mean
+                    surprise.mul_(second).addcmul_(gap, gap, value=1 - second).add_(group["eps"])
+                    size = surprise.sqrt().div_(math.sqrt(1 - second**count)).add_(1e-8)
+                    value.addcdiv_(mean, size, value=-group["lr"] / (1 - first**count))
+
+
+def _pieces(*whole: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
+    """Tensors of one shape in parts that lie in one place of memory; whole where they lie differently or on another device."""
+    if any(tensor.device.type != "cpu" for tensor in whole):
+        return [whole]
+    if all(tensor.is_contiguous() for tensor in whole):
+        lines = [tensor.view(-1) for tensor in whole]
+    elif all(t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) for t in whole):
+        lines = [tensor.permute(0, 2, 3, 1).reshape(-1) for tensor in whole]
+    else:
+        return [whole]
+    return zip(*(line.split(_PIECE * torch.get_num_threads()) for line in lines), strict=True)
 
 
 def make_optimizer(model: torch.nn.Module, kind: str, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW for vit, AdaBelief for saehd."""
     if kind.startswith("saehd"):
         return AdaBelief(model.parameters(), learning_rate)
-    return torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    parameters = list(model.parameters())
+    settings = {"lr": learning_rate, "betas": (0.9, 0.99), "weight_decay": 1e-4}
+    if all(parameter.device.type == "cpu" for parameter in parameters):
+        with suppress(RuntimeError):  # torch before 2.4 has it for CUDA only
+            return torch.optim.AdamW(parameters, fused=True, **settings)
+    return torch.optim.AdamW(parameters, **settings)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], largest: float) -> torch.Tensor:
+    """Scales all gradients down to a norm of at most `largest`, and returns what it was. Those that are short enough are left alone,
+    which is a way through memory less than `torch.nn.utils.clip_grad_norm_`."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if (factor := largest / (norm + 1e-6)) < 1:
+        torch._foreach_mul_(gradients, factor)
+    return norm
 
 
 def rate_at(step: int, progress: float, warm_up: int) -> float:

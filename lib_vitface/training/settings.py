@@ -53,6 +53,15 @@ class TrainOptions:
         high=640,
         unit="px",
     )
+    encoder_resolution: int | None = option(
+        None,
+        help="Side of the picture the ViT looks at, by default the preset's; smaller is quicker, in steps of its patches; vit only.",
+        group="Model",
+        low=32,
+        high=640,
+        unit="px",
+        advanced=True,
+    )
     local_features: str = option(
         "none",
         help="EfficientNet branch beside the ViT: none, or how the two are fused; vit only. "

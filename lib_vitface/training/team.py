@@ -89,7 +89,7 @@ class Accelerated(Team):
             if parameter.grad is not None:
                 parameter.grad.copy_(mean.view_as(parameter))
             elif known:
-                parameter.grad = mean.view_as(parameter).clone()
+                parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))
         return dict(zip(terms, values, strict=True))
 
     def hear(self, *said: float) -> tuple[float, ...]:

@@ -32,7 +32,7 @@ from lib_vitface.training.base import load_base
 from lib_vitface.training.data import Person, load_person, told_persons
 from lib_vitface.training.masking import guide
 from lib_vitface.training.objective import Objective
-from lib_vitface.training.optimizer import make_optimizer, rate_at
+from lib_vitface.training.optimizer import clip_gradients, make_optimizer, rate_at
 from lib_vitface.training.preview import preview_sheet, views_sheet
 from lib_vitface.training.sampler import Extras, Sampler, Samples
 from lib_vitface.training.settings import DEFAULT_MINUTES, TrainOptions
@@ -71,8 +71,10 @@ def make_config(options: TrainOptions) -> Config:
             )
         return saehd_config(options.encoder, (options.resolution or 128) // 32 * 32)
     preset = PRESETS[options.preset]
+    seen, patch = options.encoder_resolution or preset.encoder.image_size, preset.encoder.patch_size
     return dataclasses.replace(
         preset,
+        encoder=dataclasses.replace(preset.encoder, image_size=seen // patch * patch),
         persons=IDENTITIES + len(options.more_sources),
         resolution=options.resolution // 32 * 32 if options.resolution else preset.resolution,
         fusion=options.local_features,
@@ -243,11 +245,11 @@ def _resume(folder: Path, config: Config, run: Run, device: torch.device, consen
     state = found.tensors("state")
     run.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     run.average = {k.removeprefix("average."): v.to(device) for k, v in state.items() if k.startswith("average.")}
-    _restore_optimizer(run.optimizer, run.model, "optimizer", state, device)
+    _restore_optimizer(run.optimizer, run.model, "optimizer", state)
     critic, optimizer = run.objective.critic, run.objective.critic_optimizer
     if critic is not None and optimizer is not None and any(k.startswith("critic.") for k in state):
         critic.load_state_dict({k.removeprefix("critic."): v for k, v in state.items() if k.startswith("critic.")})
-        _restore_optimizer(optimizer, critic, "critic_optimizer", state, device)
+        _restore_optimizer(optimizer, critic, "critic_optimizer", state)
     if "scale" in state:
         run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": float(state["scale"])})
     run.step, run.elapsed_s = found.step, found.elapsed_s
@@ -256,17 +258,15 @@ def _resume(folder: Path, config: Config, run: Run, device: torch.device, consen
 
 
 def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, part: str, state: dict[str, torch.Tensor], device: torch.device
+    optimizer: torch.optim.Optimizer, model: nn.Module, part: str, state: dict[str, torch.Tensor]
 ) -> None:
     for name, parameter in _named_parameters(model):
         prefix = f"{part}.{name}."
         values = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if values:
+            # As the parameter lies in memory, not as the file has it: a fused step does not look at strides.
             optimizer.state[parameter] = {
-                k: v
-                if k == "step"
-                else v.to(device).to(memory_format=torch.channels_last if v.dim() == 4 else torch.preserve_format)
-                for k, v in values.items()
+                k: v if k == "step" else torch.empty_like(parameter).detach().copy_(v) for k, v in values.items()
             }
 
 
@@ -412,11 +412,11 @@ class _Loop:
         for group in run.optimizer.param_groups:
             group["lr"] = self.rate * rate_at(run.step, self.progress(), self.options.warm_up)
         terms = self.losses(samples)
-        run.optimizer.zero_grad(set_to_none=False)
+        run.optimizer.zero_grad()
         run.scaler.scale(terms["total"]).backward()
         run.scaler.unscale_(run.optimizer)
         terms = self.team.average(run.model.parameters(), terms)
-        norm = nn.utils.clip_grad_norm_(run.model.parameters(), self.options.clip or math.inf)
+        norm = clip_gradients(run.model.parameters(), self.options.clip or math.inf)
         if not (torch.isfinite(norm) and torch.isfinite(terms["total"])):
             run.scaler.update()  # float16: too large a scale is what usually went wrong, it is halved now
             run.bad += 1

@@ -12,9 +12,11 @@ import torch
 from scipy.io import savemat
 from test_trainer import options, stop_at, weights
 
-from lib_vitface.errors import Cancelled, InputError
+from lib_vitface.errors import Cancelled, CheckpointError, InputError
 from lib_vitface.faces import mesh
 from lib_vitface.models.checkpoint import back_up, open_model
+from lib_vitface.models.config import PRESETS, ViTSwapperConfig
+from lib_vitface.models.swapper import build_model
 from lib_vitface.training.ensemble import average, soup
 from lib_vitface.training.objective import Objective
 from lib_vitface.training.team import Team
@@ -51,6 +53,23 @@ def test_it_trains_and_names_its_terms(facesets: tuple[Path, Path], tmp_path: Pa
     assert all(torch.isfinite(torch.tensor(list(line.values()))).all() for line in lines)
     assert result["held_out_loss"] > 0
     assert open_model(tmp_path / "m").config == make_config(options(facesets, tmp_path / "m", **values))
+
+
+def test_the_vit_looks_at_the_picture_that_is_asked_for(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    """Fewer patches, the same layers; a model goes on with the side it was begun with only."""
+    plain, asked = (make_config(options(facesets, tmp_path / "m", encoder_resolution=side)) for side in (None, 49))
+    assert isinstance(plain, ViTSwapperConfig) and isinstance(asked, ViTSwapperConfig)
+    patch = plain.encoder.patch_size
+    assert (
+        plain.encoder == PRESETS["cpu"].encoder
+        and asked.encoder.image_size == 49 // patch * patch != plain.encoder.image_size
+    )
+    tokens = [build_model(config).tokens(torch.rand(1, 3, 64, 64)) for config in (plain, asked)]
+    assert [t.shape[-1] for t in tokens] == [c.encoder.image_size // patch for c in (plain, asked)]
+    train(options(facesets, tmp_path / "m", steps=1, encoder_resolution=49))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train(options(facesets, tmp_path / "m", steps=2))
+    assert train(options(facesets, tmp_path / "m", steps=2, encoder_resolution=49))["step"] == 2
 
 
 def test_all_of_them_resume_exactly(facesets: tuple[Path, Path], tmp_path: Path) -> None:

@@ -135,6 +135,24 @@ def test_a_training_starts_from_it(
     assert again["base"] is None and again["step"] == 2
 
 
+def test_a_vit_of_another_picture_takes_its_places_between(people: list[Path], tmp_path: Path) -> None:
+    pretrain(asked(tmp_path / "base", steps=1), people)
+    config = PRESETS["cpu"]
+    own = config.encoder.image_size // config.encoder.patch_size
+    for side in (own, 2 * own):
+        encoder = dataclasses.replace(config.encoder, image_size=side * config.encoder.patch_size)
+        model = build_model(dataclasses.replace(config, encoder=encoder))
+        assert load_base(tmp_path / "base" / BASE, model)["share"] == 1
+        places = model.state_dict()["encoder.vit.embeddings.position_embeddings"]
+        known = load_file(tmp_path / "base" / BASE)["encoder.vit.embeddings.position_embeddings"].float()
+        assert torch.equal(places[:, 0], known[:, 0])  # the class token's
+        grid, given = (p[:, 1:].unflatten(1, (n, n)) for p, n in ((places, side), (known, own)))
+        # the mean of a place's four lies nearer to it than to any other place's
+        small = grid.unflatten(1, (own, -1)).unflatten(3, (own, -1)).mean(dim=(2, 4)).flatten(0, 2)
+        distances = torch.cdist(small, given.flatten(0, 2))
+        assert torch.equal(distances.argmin(dim=1), torch.arange(own * own))
+
+
 def test_what_it_does_not_know_stays_fresh(people: list[Path], facesets: tuple[Path, Path], tmp_path: Path) -> None:
     pretrain(asked(tmp_path / "base", steps=1), people)
     result = train(

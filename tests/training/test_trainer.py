@@ -71,11 +71,33 @@ def test_logs_tell_of_each_step_once_whatever_was_killed(
         train(options(facesets, model), killed_at)
     with (model / LOG).open("a") as log:
         log.write('{"step": 5, "s": 0.')
-    (model / JUDGED).open("a").write(json.dumps({"step": 5}) + "\n")
+    with (model / JUDGED).open("a") as log:
+        log.write(json.dumps({"step": 5}) + "\n")
     for _ in range(2):
         train(options(facesets, model))
     steps = {n: [json.loads(line)["step"] for line in (model / n).read_text().splitlines()] for n in (LOG, JUDGED)}
     assert steps == {LOG: [1, 2, 3, 4, 5, 6], JUDGED: [saved, 6] if saved else [6]}
+
+
+def test_state_of_an_optimiser_in_many_passes_goes_on(
+    facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models that were begun when AdamW was not fused, or on another device."""
+    with monkeypatch.context() as before:
+        before.setattr(
+            trainer,
+            "make_optimizer",
+            lambda model, kind, rate: torch.optim.AdamW(
+                model.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-4, foreach=False
+            ),
+        )
+        train(options(facesets, tmp_path / "whole", steps=4))
+        with pytest.raises(Cancelled):
+            train(options(facesets, tmp_path / "parts", steps=4), stop_at(2))
+    train(options(facesets, tmp_path / "parts", steps=4))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=2e-6, msg=name)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
