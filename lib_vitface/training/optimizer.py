@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 import torch
 
@@ -65,7 +66,7 @@ def make_optimizer(model: torch.nn.Module, kind: str, learning_rate: float) -> t
     if kind.startswith("saehd"):
         return AdaBelief(model.parameters(), learning_rate)
     parameters = list(model.parameters())
-    settings = {"lr": learning_rate, "betas": (0.9, 0.99), "weight_decay": 1e-4}
+    settings: dict[str, Any] = {"lr": learning_rate, "betas": (0.9, 0.99), "weight_decay": 1e-4}
     if all(parameter.device.type == "cpu" for parameter in parameters):
         with suppress(RuntimeError):  # torch before 2.4 has it for CUDA only
             return torch.optim.AdamW(parameters, fused=True, **settings)
