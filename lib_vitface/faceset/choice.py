@@ -157,7 +157,9 @@ def choose(
     for one, other in zip(own, stands_for, strict=True):
         if one != other:
             again[int(pool.ids[other])] += int(pool.seen[one])
-    spread = select.spread(pool.features[first], np.searchsorted(first, np.sort(chosen)), pool.pose[first])
+    spread = _noted_spread(faceset, pool.ids[np.sort(chosen)])
+    if spread is None:
+        spread = select.spread(pool.features[first], np.searchsorted(first, np.sort(chosen)), pool.pose[first])
     notes: dict[str, Any] = {"spread": spread}
     if not options.keep_strangers:
         notes["person"] = [float(v) for v in cluster.centre(pool.embeddings[chosen])]
@@ -166,6 +168,13 @@ def choose(
     faceset.note("hints", coverage.hints_of(faceset))
     faceset.note("pictures", [coverage.save(faceset).name])
     faceset.note("finished", True)
+
+
+def _noted_spread(faceset: FacesetWriter, chosen: NDArray[np.int64]) -> dict[str, float] | None:
+    """How well the chosen faces stand for all, where the same were chosen before and none was added: what was erased then would be
+    missing from it now."""
+    same = record.PENDING not in faceset.dropped() and np.array_equal(faceset.columns("id")["id"], chosen)
+    return faceset.setting("spread") if same else None
 
 
 def _repeats(

@@ -21,6 +21,7 @@ from lib_vitface.faceset import record as rows
 from lib_vitface.faceset.coverage import FILE as COVERAGE
 from lib_vitface.faceset.record import Record
 from lib_vitface.faceset.store import APPLICATION_ID, IMAGES, INDEX, VERSION, Faceset
+from lib_vitface.media.container import beside, sweep
 from lib_vitface.types import Image
 
 LOCK = "faceset.lock"
@@ -102,16 +103,15 @@ class FacesetWriter(Faceset):
             raise OutputError(f"{path} holds a faceset already; overwrite or resume it, or name another folder.")
         try:
             (path / IMAGES).mkdir(parents=True, exist_ok=True)
-            beside = path / f".{INDEX}.{os.getpid()}"
-            beside.unlink(missing_ok=True)
-            with closing(sqlite3.connect(beside)) as connection:
+            sweep(path / INDEX)  # left by a run that was killed
+            with beside(path / INDEX) as temporary, closing(sqlite3.connect(temporary)) as connection:
+                connection.execute("PRAGMA journal_mode = MEMORY")  # no second file that a kill could leave
                 connection.executescript(_SCHEMA)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 values = [(k, json.dumps(v)) for k, v in (settings or {}).items()]
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", values)
                 connection.commit()
-            beside.replace(path / INDEX)
             self = cls.open(path, unfinished=True)
             self._db.execute("PRAGMA journal_mode = WAL")
         except (OSError, sqlite3.Error) as error:

@@ -175,7 +175,9 @@ def _train(
     except (Cancelled, TeamLost):
         _save(loop, checkpoint, memories)
         raise
-    checkpoint = _save(loop, checkpoint, memories)
+    # With nothing left to do the model stays as it is, so that what was made with it is still known to be of it.
+    if run.step != checkpoint.step or not (options.model / INDEX).exists():
+        checkpoint = _save(loop, checkpoint, memories)
     if options.soup:
         checkpoint = _save_soup(loop, checkpoint)
     loop.preview()

@@ -79,6 +79,14 @@ def test_logs_tell_of_each_step_once_whatever_was_killed(
     assert steps == {LOG: [1, 2, 3, 4, 5, 6], JUDGED: [saved, 6] if saved else [6]}
 
 
+def test_a_training_that_has_nothing_left_to_do_writes_nothing(facesets: tuple[Path, Path], tmp_path: Path) -> None:
+    first = train(options(facesets, tmp_path / "m"))
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in (tmp_path / "m").iterdir() if path.is_file()}
+    again = train(options(facesets, tmp_path / "m"))
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in before} == before
+    assert (again["step"], again["held_out_loss"]) == (first["step"], first["held_out_loss"])
+
+
 def test_state_of_an_optimiser_in_many_passes_goes_on(
     facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
