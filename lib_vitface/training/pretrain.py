@@ -128,6 +128,7 @@ def pretrain(options: PretrainOptions, people: Sequence[Path], tick: Tick = no_t
     checkpoint = trainer._resume(state, config, run, device, None)
     sampler = Rotation(people, options, config.resolution, tick)
     loop = trainer._Loop(asked, config, run, sampler, device, dtype, rate, None, Team())
+    trainer._cut_logs(loop)
     try:
         for event in loop.steps(tick):
             if event == "save":
@@ -135,7 +136,7 @@ def pretrain(options: PretrainOptions, people: Sequence[Path], tick: Tick = no_t
     except Cancelled:
         trainer._save(loop, checkpoint, {})
         raise
-    checkpoint = trainer._save(loop, checkpoint, {})
+    checkpoint = trainer._save_last(loop, checkpoint, {})
     facts = {
         "preset": options.preset,
         "step": run.step,

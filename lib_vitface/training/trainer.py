@@ -159,8 +159,7 @@ def _train(
         for _ in loop.steps(no_tick):
             pass
         return {}
-    for name in (LOG, JUDGED):
-        _cut(options.model / name, run.step)
+    _cut_logs(loop)
     if (pictures := sampler.views()) is not None:
         memories["views"] = {
             person_name(number): p.images[p.views[: options.memory_views]] for number, p in enumerate(persons)
@@ -175,9 +174,7 @@ def _train(
     except (Cancelled, TeamLost):
         _save(loop, checkpoint, memories)
         raise
-    # With nothing left to do the model stays as it is, so that what was made with it is still known to be of it.
-    if run.step != checkpoint.step or not (options.model / INDEX).exists():
-        checkpoint = _save(loop, checkpoint, memories)
+    checkpoint = _save_last(loop, checkpoint, memories)
     if options.soup:
         checkpoint = _save_soup(loop, checkpoint)
     loop.preview()
@@ -322,6 +319,13 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
         "preset": loop.options.preset if loop.config.kind == "vit" else loop.config.kind,
     }
     return save_model(dataclasses.replace(checkpoint, step=run.step, elapsed_s=run.elapsed_s, notes=notes), parts)
+
+
+def _save_last(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Checkpoint:
+    """As `_save`. With nothing left to do the model stays as it is, so that what was made with it is still known to be of it."""
+    if loop.run.step == checkpoint.step and (loop.options.model / INDEX).exists():
+        return checkpoint
+    return _save(loop, checkpoint, memories)
 
 
 def _save_soup(loop: _Loop, checkpoint: Checkpoint) -> Checkpoint:
@@ -513,6 +517,12 @@ def _log(path: Path, facts: dict[str, float]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(facts) + "\n")
+
+
+def _cut_logs(loop: _Loop) -> None:
+    """Where a run begins or goes on: nothing in the logs is of later steps."""
+    for name in (LOG, JUDGED):
+        _cut(loop.options.model / name, loop.run.step)
 
 
 def _cut(path: Path, step: int) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_trainer import options, stop_at, weights
 
 from lib_vitface.errors import Cancelled, CheckpointError, InputError, NoFaceError
-from lib_vitface.models.checkpoint import open_model
+from lib_vitface.models.checkpoint import INDEX, open_model
 from lib_vitface.models.config import PRESETS, EncoderConfig, ViTSwapperConfig
 from lib_vitface.models.swapper import build_model
 from lib_vitface.options import build, declared
@@ -26,7 +26,7 @@ from lib_vitface.training.base import load_base
 from lib_vitface.training.pretrain import BASE, STATE, Rotation, pretrain
 from lib_vitface.training.sampler import Sampler
 from lib_vitface.training.settings import PretrainOptions, TrainOptions
-from lib_vitface.training.trainer import train
+from lib_vitface.training.trainer import LOG, train
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -96,6 +96,21 @@ def test_a_base_is_resumed_exactly_and_holds_nobody(people: list[Path], tmp_path
     assert (facts["licence"], facts["preset"], facts["people"]) == ("made up", "cpu", 4)
     # no pictures, and no model that could be swapped with
     assert not any(name.startswith("memory") for name in open_model(tmp_path / "whole" / STATE).files)
+
+
+def test_a_killed_base_tells_of_each_step_once(people: list[Path], tmp_path: Path) -> None:
+    def killed(done: float, total: float, note: str = "") -> None:
+        if note.startswith("step 3,"):
+            raise SystemExit  # nothing is saved, as after `kill -9`
+
+    with pytest.raises(SystemExit):
+        pretrain(asked(tmp_path / "parts"), people, killed)
+    pretrain(asked(tmp_path / "parts"), people)
+    state = tmp_path / "parts" / STATE
+    assert [json.loads(line)["step"] for line in (state / LOG).read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    before = (state / INDEX).read_bytes()
+    pretrain(asked(tmp_path / "parts"), people)
+    assert (state / INDEX).read_bytes() == before, "nothing was left to do"
 
 
 def test_a_training_starts_from_it(
