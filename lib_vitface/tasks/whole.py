@@ -135,7 +135,7 @@ class _Clone:
             swapped = self._swapped()
             if swapped is None:
                 swapped = steps.swap(self._swap_options(), self._host("swap"))
-                self._note(swapped)
+            self._note(swapped)
         result: dict[str, Any] = {"output": str(output), "model": str(self.model)}
         if options.evaluate:
             report, figures = (output.with_suffix(s) for s in (".report.html", ".report.json"))
