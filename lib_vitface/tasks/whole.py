@@ -75,7 +75,7 @@ class _Clone:
         steps.refuse_nude([*options.source, options.target], self.host)
         info = media.probe(options.target)
         media.plan_encoding(media.EncodeSettings(), info, options.output)
-        if options.output.exists() and not options.overwrite and self._swapped() is None:
+        if options.output.exists() and not options.overwrite and (self._is_whole() or self._swapped() is None):
             raise InputError(f"{options.output}: is there already; name another output or use --overwrite.")
         media.check_place(options.output)
 
@@ -147,9 +147,15 @@ class _Clone:
                 scores = steps.evaluate(build(EvaluateOptions, values), self._host("evaluate"))
             result |= {"report": str(report), "figures": str(figures), "scores": scores["aims"]}
         with self.part("sheet"):
-            sheet = output.with_suffix(".sheet.png")
-            steps.publisher_of(self.model, self.host.workspace).image(sheet, contact_sheet(options.target, output))
-        return {**result, "contact_sheet": str(sheet), "trained": trained, "swapped": swapped, "seconds": self.seconds}
+            sheet = contact_sheet(options.target, output)
+            steps.publisher_of(self.model, self.host.workspace).image(self._sheet, sheet)
+        return {
+            **result,
+            "contact_sheet": str(self._sheet),
+            "trained": trained,
+            "swapped": swapped,
+            "seconds": self.seconds,
+        }
 
     def _swap_options(self) -> SwapOptions:
         options = self.options
@@ -159,6 +165,17 @@ class _Clone:
             "device": options.device, "label": options.label, "label_reason": options.label_reason,
         }  # fmt: skip
         return build(SwapOptions, values)
+
+    @property
+    def _sheet(self) -> Path:
+        return self.options.output.with_suffix(".sheet.png")
+
+    def _is_whole(self) -> bool:
+        """Whether the last thing that is made of an output is there: nothing is left to go on with."""
+        try:
+            return self._sheet.stat().st_mtime_ns >= self.options.output.stat().st_mtime_ns
+        except OSError:
+            return False
 
     def _swapped(self) -> dict[str, Any] | None:
         """What the swap brought, where this very model's output is there already and only what follows is left to do."""
