@@ -6,7 +6,6 @@ A folder holds `model.json` and the safetensors files it names. A save writes ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib_vitface.assets import digest
 from lib_vitface.errors import CheckpointError, InputError, OutputError
 from lib_vitface.models.config import IDENTITIES, Config, config_from_dict, config_to_dict
 
@@ -201,12 +201,3 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); use a backup of the model or train again.") from error
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        total = hashlib.sha256()
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()

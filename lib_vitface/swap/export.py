@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from lib_vitface import __version__
+from lib_vitface.assets import digest
 from lib_vitface.errors import CheckpointError, MissingDependencyError, OutputError
 from lib_vitface.faces import align
 from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faceset.texture import Expression, TextureMemory, spread_views
-from lib_vitface.models.checkpoint import Checkpoint, digest, save_model
+from lib_vitface.models.checkpoint import Checkpoint, save_model
 from lib_vitface.models.config import ViTSwapperConfig
 from lib_vitface.models.runtime import BACKENDS, PACKAGES, PART, Network, open_network, runs
 from lib_vitface.models.saehd import SAEHD

@@ -136,7 +136,7 @@ def pretrain(options: PretrainOptions, people: Sequence[Path], tick: Tick = no_t
     except Cancelled:
         trainer._save(loop, checkpoint, {})
         raise
-    checkpoint = trainer._save_last(loop, checkpoint, {})
+    checkpoint = trainer._save(loop, checkpoint, {})
     facts = {
         "preset": options.preset,
         "step": run.step,

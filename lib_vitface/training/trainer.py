@@ -174,7 +174,7 @@ def _train(
     except (Cancelled, TeamLost):
         _save(loop, checkpoint, memories)
         raise
-    checkpoint = _save_last(loop, checkpoint, memories)
+    checkpoint = _save(loop, checkpoint, memories)
     if options.soup:
         checkpoint = _save_soup(loop, checkpoint)
     loop.preview()
@@ -299,12 +299,15 @@ def _state(run: Run) -> dict[str, torch.Tensor]:
 
 
 def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Checkpoint:
-    """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights."""
+    """Judge on held-out frames, then write state, weights to swap with and, if they are the best so far, best weights.
+
+    Where no step was made since the last save the model stays as it is, so that what was made with it is still known to be of it.
+    """
     run = loop.run
+    if run.step == checkpoint.step and (loop.options.model / INDEX).exists():
+        return checkpoint
     held_out = loop.judge()
-    judged = loop.options.model / JUDGED
-    _cut(judged, run.step - 1)  # a training that ends once more says the same again
-    _log(judged, {"step": run.step, "s": round(run.elapsed_s, 2), **held_out})
+    _log(loop.options.model / JUDGED, {"step": run.step, "s": round(run.elapsed_s, 2), **held_out})
     parts: dict[str, Any] = {**memories, "state": _state(run), "weights": run.average}
     if held_out["total"] < run.best:
         run.best, run.since_best = held_out["total"], 0
@@ -319,13 +322,6 @@ def _save(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Chec
         "preset": loop.options.preset if loop.config.kind == "vit" else loop.config.kind,
     }
     return save_model(dataclasses.replace(checkpoint, step=run.step, elapsed_s=run.elapsed_s, notes=notes), parts)
-
-
-def _save_last(loop: _Loop, checkpoint: Checkpoint, memories: dict[str, Any]) -> Checkpoint:
-    """As `_save`. With nothing left to do the model stays as it is, so that what was made with it is still known to be of it."""
-    if loop.run.step == checkpoint.step and (loop.options.model / INDEX).exists():
-        return checkpoint
-    return _save(loop, checkpoint, memories)
 
 
 def _save_soup(loop: _Loop, checkpoint: Checkpoint) -> Checkpoint:
