@@ -101,11 +101,9 @@ def soft_edge(filled: NDArray[np.uint8], erode_px: float, feather_px: float) -> 
     if erode_px == 0 and feather_px == 0:
         return (filled / 255).astype(np.float32)
     whole = np.zeros(filled.shape, np.float32)
-    left, top, width, height = cv2.boundingRect(filled)
-    if not width:
+    if not filled.any():
         return whole
-    room = 2 + int(np.ceil(max(-erode_px, 0.0)))  # nothing is farther away than this
-    box = np.s_[max(top - room, 0) : top + height + room, max(left - room, 0) : left + width + room]
+    box = box_of(filled, 2 + max(-erode_px, 0.0))  # nothing is farther away than this
     # A border of one pixel: an area that leaves the picture must not end at the picture's edge.
     area = cv2.copyMakeBorder(filled[box], 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     depth = cv2.distanceTransform(area, cv2.DIST_L2, 5)
@@ -114,6 +112,13 @@ def soft_edge(filled: NDArray[np.uint8], erode_px: float, feather_px: float) -> 
     rise = np.clip((depth[1:-1, 1:-1] - np.float32(erode_px)) / np.float32(max(feather_px, 1.0)), 0, 1)
     whole[box] = rise * rise * (3 - 2 * rise)
     return whole
+
+
+def box_of(area: NDArray[np.uint8], room_px: float = 0.0) -> tuple[slice, slice]:
+    """Rows and columns of the box about what is not 0 in `area` `[H, W]`, with so much room on each side, within the picture."""
+    left, top, width, height = cv2.boundingRect(area)
+    room = int(np.ceil(room_px))
+    return np.s_[max(top - room, 0) : top + height + room, max(left - room, 0) : left + width + room]
 
 
 def outline_mask(landmarks: Floats, shape: tuple[int, int]) -> Mask:

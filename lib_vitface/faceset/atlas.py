@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.faces import align, mesh
+from lib_vitface.faces.parse import box_of
 from lib_vitface.types import Floats, Mask
 
 SHIFT = 4  # fractional bits of polygon coordinates
@@ -82,13 +83,11 @@ def pixel_map(
     shape = given[triangles][:, :, :2].astype(np.float64)
     affine = np.linalg.solve(corners, shape)
     place = np.zeros((2, *seen.shape), np.float32)
-    left, top, width, height = cv2.boundingRect((seen >= 0).astype(np.uint8))
-    box = np.s_[top : top + height, left : left + width]
+    box = box_of((seen >= 0).astype(np.uint8))
     picked = np.ascontiguousarray(seen[box])
     covered = picked >= 0
     np.maximum(picked, 0, out=picked)
-    rows = np.arange(top, top + height, dtype=np.float32)[:, None]
-    columns = np.arange(left, left + width, dtype=np.float32)
+    rows, columns = (np.arange(side.start, side.stop, dtype=np.float32) for side in box)
     part = np.empty(picked.shape, np.float32)
     for axis in range(2):
         across, down, offset = np.ascontiguousarray(affine[:, :, axis].T, dtype=np.float32)
@@ -96,7 +95,7 @@ def pixel_map(
         high = (shape[..., axis].max(axis=1) + _REACH_PX).astype(np.float32)
         found = across.take(picked)
         found *= columns
-        found += np.multiply(down.take(picked, out=part, mode="clip"), rows, out=part)
+        found += np.multiply(down.take(picked, out=part, mode="clip"), rows[:, None], out=part)
         found += offset.take(picked, out=part, mode="clip")
         # A triangle seen nearly edge-on stretches the little rounding of its border to any length.
         np.maximum(found, low.take(picked, out=part, mode="clip"), out=found)

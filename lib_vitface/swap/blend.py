@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_vitface.errors import InputError
+from lib_vitface.faces.parse import box_of
 from lib_vitface.types import Floats, Image, Mask, Matrix
 
 MODES = ("alpha", "multiband", "poisson", "raw")
@@ -222,9 +223,7 @@ def grow(mask: Mask, distance_px: float) -> Mask:
     if distance_px == 0 or not (mask > 0.5).any():
         return mask
     solid: NDArray[Any] = (mask > 0.5).astype(np.uint8)
-    left, top, width, height = cv2.boundingRect(solid)
-    room = int(np.ceil(max(distance_px, 0.0))) + 1
-    box = np.s_[max(top - room, 0) : top + height + room, max(left - room, 0) : left + width + room]
+    box = box_of(solid, max(distance_px, 0.0) + 1)
     # A ring of outside, so that a mask that touches the border is eroded from there too.
     solid = cv2.copyMakeBorder(solid[box], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     signed = cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
