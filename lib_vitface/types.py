@@ -175,11 +175,21 @@ Neighbours = Sequence[tuple[Face, float]]
 """Faces of frames around one, of the same shot, and how many seconds they are apart from it."""
 
 
+class Clip(NamedTuple):
+    """Neighbouring frames of one shot and the face to replace in each. `times` are seconds; `nearby` are each frame's neighbours, for
+    what is to change slowly."""
+
+    frames: Sequence[Image]
+    faces: Sequence[Face]
+    times: Sequence[float] | None = None
+    nearby: Sequence[Neighbours] | None = None
+
+
 class SwapModel(Protocol):
-    """Swaps clips of neighbouring frames of one shot. The same clip gives the same result.
+    """Swaps clips. The same clip gives the same result.
 
     Clips are `clip_length` frames long (fewer at the end of a shot), with up to `context` more before and after, whose
-    results are not used. `times` are seconds; `nearby` are each frame's neighbours, for what is to change slowly.
+    results are not used.
 
     A clip goes through `prepare`, `draw` (the network) and `finish`. Each of the three may run in a thread of its own beside the
     two others with other clips; none is called by two threads at once, and clips keep their order.
@@ -188,13 +198,7 @@ class SwapModel(Protocol):
     clip_length: int
     context: int
 
-    def prepare(
-        self,
-        frames: Sequence[Image],
-        faces: Sequence[Face],
-        times: Sequence[float] | None = None,
-        nearby: Sequence[Neighbours] | None = None,
-    ) -> Any: ...
+    def prepare(self, clip: Clip) -> Any: ...
 
     def draw(self, prepared: Any) -> Any: ...
 
@@ -208,7 +212,7 @@ class SwapModel(Protocol):
         nearby: Sequence[Neighbours] | None = None,
     ) -> list[SwappedFace]:
         """The three in a row: one result per frame, in order."""
-        return self.finish(self.draw(self.prepare(frames, faces, times, nearby)))
+        return self.finish(self.draw(self.prepare(Clip(frames, faces, times, nearby))))
 
 
 @dataclass(frozen=True)

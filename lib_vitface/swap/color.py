@@ -171,7 +171,7 @@ def _as_float(image: NDArray[Any]) -> Floats:
 
 
 def _like(colors: Floats, image: NDArray[Any]) -> NDArray[Any]:
-    """Colours 0..1 in the type of `image`."""
+    """Colours 0..1, which may be written over, in the type of `image`."""
     if image.dtype != np.uint8:
         return colors.astype(image.dtype)
     colors *= 255.0

@@ -30,7 +30,7 @@ from lib_vitface.faceset.texture import (
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.models.runtime import Network, open_network
-from lib_vitface.types import Face, Floats, Image, Mask, Matrix, Neighbours, SwapModel, SwappedFace
+from lib_vitface.types import Clip, Face, Floats, Image, Mask, Matrix, Neighbours, SwapModel, SwappedFace
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
 LARGEST_CROP = 768
@@ -138,17 +138,11 @@ class ModelSwapper(SwapModel):
             self._morphable = Morphable.from_arrays(arrays)
             self._shapes = tuple(arrays[f"shape_{name}"] for name in names)
 
-    def prepare(
-        self,
-        frames: Sequence[Image],
-        faces: Sequence[Face],
-        times: Sequence[float] | None = None,
-        nearby: Sequence[Neighbours] | None = None,
-    ) -> _Prepared:
+    def prepare(self, clip: Clip) -> _Prepared:
         """Faces with landmarks cut out, and what the network is to be shown. Frames without `times` know nothing of each other."""
-        around = nearby or [()] * len(frames)
-        placed = [self._place(*one) for one in zip(frames, faces, around, strict=True)]
-        return _Prepared(placed, self._inputs(placed, times))
+        around = clip.nearby or [()] * len(clip.frames)
+        placed = [self._place(*one) for one in zip(clip.frames, clip.faces, around, strict=True)]
+        return _Prepared(placed, self._inputs(placed, clip.times))
 
     def draw(self, prepared: _Prepared) -> _Drawn:
         """The network's pictures and masks."""

@@ -10,7 +10,7 @@ import numpy as np
 from lib_vitface.errors import CheckpointError
 from lib_vitface.models.checkpoint import Checkpoint
 from lib_vitface.swap.frame import ModelSwapper
-from lib_vitface.types import Face, Image, Neighbours, SwapModel, SwappedFace
+from lib_vitface.types import Clip, SwapModel, SwappedFace
 
 
 def shares_of(checkpoints: Sequence[Checkpoint]) -> list[float]:
@@ -44,15 +44,9 @@ class Ensemble(SwapModel):
         self.clip_length = max(m.clip_length for m in members)
         self.context = max(m.context for m in members)
 
-    def prepare(
-        self,
-        frames: Sequence[Image],
-        faces: Sequence[Face],
-        times: Sequence[float] | None = None,
-        nearby: Sequence[Neighbours] | None = None,
-    ) -> list[Any]:
+    def prepare(self, clip: Clip) -> list[Any]:
         """What each member is shown."""
-        return [member.prepare(frames, faces, times, nearby) for member in self.members]
+        return [member.prepare(clip) for member in self.members]
 
     def draw(self, prepared: Sequence[Any]) -> list[Any]:
         """What each draws."""

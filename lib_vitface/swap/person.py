@@ -14,7 +14,7 @@ from lib_vitface.faces.embed import make_embedder
 from lib_vitface.faces.landmarks import five_points
 from lib_vitface.provenance import age
 from lib_vitface.provenance.consent import MEASURED_YAW_DEG
-from lib_vitface.types import Embedder, Face, Floats, Image, Neighbours, SwapModel, SwappedFace
+from lib_vitface.types import Clip, Embedder, Face, Floats, Image, SwapModel, SwappedFace
 
 if TYPE_CHECKING:
     from lib_vitface.provenance.consent import ConsentRecord
@@ -62,11 +62,10 @@ class Look(NamedTuple):
     years: tuple[float, ...]
 
 
-class _Clip(NamedTuple):
+class _Watched(NamedTuple):
     """A clip on its way; `inside` is the model's own."""
 
-    frames: Sequence[Image]
-    faces: Sequence[Face]
+    clip: Clip
     inside: Any
 
 
@@ -104,25 +103,19 @@ class CheckedSwapper(SwapModel):
         by it alone."""
         self._clips, self._begun = 0, len(self._seen)
 
-    def prepare(
-        self,
-        frames: Sequence[Image],
-        faces: Sequence[Face],
-        times: Sequence[float] | None = None,
-        nearby: Sequence[Neighbours] | None = None,
-    ) -> _Clip:
+    def prepare(self, clip: Clip) -> _Watched:
         """As the model's own."""
-        return _Clip(frames, faces, self.inner.prepare(frames, faces, times, nearby))
+        return _Watched(clip, self.inner.prepare(clip))
 
-    def draw(self, prepared: _Clip) -> _Clip:
+    def draw(self, prepared: _Watched) -> _Watched:
         """As the model's own."""
         return prepared._replace(inside=self.inner.draw(prepared.inside))
 
-    def finish(self, drawn: _Clip) -> list[SwappedFace]:
+    def finish(self, drawn: _Watched) -> list[SwappedFace]:
         """As the model's own. Raises `ConsentError` where the face is somebody else's."""
         swapped = self.inner.finish(drawn.inside)
         if self._clips % EVERY == 0 or len(self._seen) == self._begun:
-            for image, face, new in zip(drawn.frames, drawn.faces, swapped, strict=True):
+            for image, face, new in zip(drawn.clip.frames, drawn.clip.faces, swapped, strict=True):
                 if self._clear(face):
                     self._look(image, face, new)
                     break

@@ -12,12 +12,12 @@ import numpy as np
 from lib_vitface.swap.finish import Finisher, Measured
 from lib_vitface.swap.plan import Plan
 from lib_vitface.swap.settings import SwapOptions
-from lib_vitface.types import Face, Frame, Neighbours, SwapModel
+from lib_vitface.types import Clip, Face, Frame, Neighbours, SwapModel
 
 _NEAR_S = 0.25  # frames that are no farther apart are shown to the model as neighbours
 
 
-class _Clip(NamedTuple):
+class _Stretch(NamedTuple):
     """Frames from `start` to before `stop`, in a `window` with their context; `inside` is the model's own."""
 
     start: int
@@ -30,7 +30,7 @@ class Gathered(NamedTuple):
     """A frame (None beyond the video's end) and the clips that it completed."""
 
     frame: Frame | None
-    clips: list[_Clip]
+    clips: list[_Stretch]
 
 
 class FrameStream:
@@ -54,10 +54,10 @@ class FrameStream:
         if self._clip_of[start] >= 0:
             self._next = int(self._clip_of[max(start - self._radius, self._run_start[start])])
             self.begin = max(self._next - self._context, int(self._run_start[start]))
-        self._run: deque[tuple[Frame, Face]] = (
-            deque()
-        )  # of the present run, what is still needed; as `_next`, of `gather`
-        self._waiting: deque[Frame] = deque()  # this and the rest of `finish`
+        # Of `gather`, as `_next` is: what is still needed of the present run.
+        self._run: deque[tuple[Frame, Face]] = deque()
+        # Of `finish`.
+        self._waiting: deque[Frame] = deque()
         self._measured: dict[int, Measured] = {}
 
     def __call__(self, frame: Frame) -> list[Frame]:
@@ -66,7 +66,7 @@ class FrameStream:
 
     def gather(self, frame: Frame) -> Gathered:
         """The next frame, and the clips that are complete with it, ready for the network."""
-        index, clips = frame.index, list[_Clip]()
+        index, clips = frame.index, list[_Stretch]()
         if index >= len(self._clip_of):
             return Gathered(None, clips)
         if self._clip_of[index] >= 0:
@@ -96,7 +96,7 @@ class FrameStream:
                     self._measured[frame.index] = self._finisher.measure(frame.image, face, one, hands)
         return list(self._ready())
 
-    def _complete(self, index: int, run_stop: int) -> Iterator[_Clip]:
+    def _complete(self, index: int, run_stop: int) -> Iterator[_Stretch]:
         """The clips of the present run whose frames and following context are there, `index` being the last."""
         while self._next < run_stop:
             stop = min(int(self._clip_of[self._next]) + self._swapper.clip_length, run_stop)
@@ -104,13 +104,13 @@ class FrameStream:
             if index + 1 < until:
                 return
             window = [(f, face) for f, face in self._run if self._next - self._context <= f.index < until]
-            prepared = self._swapper.prepare(
+            clip = Clip(
                 [f.image for f, _ in window],
                 [face for _, face in window],
                 [float(f.time) for f, _ in window],
                 [self._nearby(f.index) for f, _ in window],
             )
-            yield _Clip(self._next, stop, window, prepared)
+            yield _Stretch(self._next, stop, window, self._swapper.prepare(clip))
             self._next = stop
             while self._run and self._run[0][0].index < stop - self._context:
                 self._run.popleft()

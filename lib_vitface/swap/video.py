@@ -44,11 +44,8 @@ from lib_vitface.workers import workers
 if TYPE_CHECKING:
     from lib_vitface.provenance.publish import Publisher
 
-DEPTH, _LEAST_DEPTH = (
-    6,
-    2,
-)  # frames that may wait between two stages: a clip and more of up to 1080p, fewer of larger ones
-_LARGE_PX = 1920 * 1080
+# Frames that may wait between two stages: a clip and more of up to 1080p, fewer of larger ones.
+DEPTH, _LEAST_DEPTH, _LARGE_PX = 6, 2, 1920 * 1080
 _MANY = 10  # chunks from which on each is deleted when it lies in the output: with few there is little to be gained
 
 

@@ -121,17 +121,21 @@ def test_choose_try_swap_and_check(page: Any, workspace: Path, outputs: Path) ->
     assert page.locator("#vitface-inspect-plot path").count() == 1
 
 
+def start_swap(page: Any, given: str, output: str) -> None:
+    open_tab(page, "Swap")
+    choose(page, "vitface-swap-model", "model")
+    type_into(page, "vitface-swap-input", given)
+    type_into(page, "vitface-swap-output", output)
+    page.locator("#vitface-swap-start").click()
+
+
 def test_a_folder_of_pictures_is_shown(page: Any, workspace: Path, outputs: Path) -> None:
     """Each swapped picture in a gallery, enlarged by a click; the one without a face is told of."""
     album = workspace / "uploads" / "album"
     frames = [frame.image for frame in itertools.islice(media.read_frames(workspace / "uploads" / "film.mp4"), 2)]
     for name, image in (("one", frames[0]), ("two", frames[1]), ("wall", np.full_like(frames[0], 90))):
         media.write_image(album / f"{name}.png", image)
-    open_tab(page, "Swap")
-    choose(page, "vitface-swap-model", "model")
-    type_into(page, "vitface-swap-input", "album")
-    type_into(page, "vitface-swap-output", "swapped album")
-    page.locator("#vitface-swap-start").click()
+    start_swap(page, "album", "swapped album")
     wait_text(page, "vitface-swap-progress", "done", 180)
     said = wait_text(page, "vitface-swap-pictures-said", "Pictures in")
     assert str(outputs / "swapped album") in said and ": 2." in said and "not found: 1." in said
@@ -146,11 +150,7 @@ def test_a_folder_of_pictures_is_shown(page: Any, workspace: Path, outputs: Path
 
 
 def test_a_job_is_stopped_and_gone_on_with(page: Any, outputs: Path) -> None:
-    open_tab(page, "Swap")
-    choose(page, "vitface-swap-model", "model")
-    type_into(page, "vitface-swap-input", "film.mp4")
-    type_into(page, "vitface-swap-output", "whole.mp4")
-    page.locator("#vitface-swap-start").click()
+    start_swap(page, "film.mp4", "whole.mp4")
     wait_text(page, "vitface-swap-progress", "waiting", 20)
     page.locator("#vitface-swap-stop").click()
     wait_text(page, "vitface-swap-progress", "stopped", 60)

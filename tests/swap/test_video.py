@@ -30,7 +30,7 @@ from lib_vitface.swap.analysis import load_arrays, save_arrays
 from lib_vitface.swap.finish import Finisher
 from lib_vitface.swap.picture import swap_face, swap_images, swap_input
 from lib_vitface.swap.video import finished, identity, swap_video
-from lib_vitface.types import SwappedFace
+from lib_vitface.types import Clip, SwappedFace
 
 PROGRAM = Path(__file__).with_name("tint.py")
 PLAIN = {"color": "none", "occlusion": False, "sharpen": 0, "start_s": 0.0, "end_s": 0.8}
@@ -158,7 +158,7 @@ class Stepping(Tint):
     def _note(self, name: str) -> None:
         self.threads[name].add(threading.current_thread().name)
 
-    def prepare(self, *clip: Any) -> Any:
+    def prepare(self, clip: Clip) -> Clip:
         self._note("prepare")
         self.prepared += 1
         return clip

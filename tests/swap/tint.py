@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,25 +27,25 @@ from lib_vitface.faces import align  # noqa: E402
 from lib_vitface.jobs import JobStore  # noqa: E402
 from lib_vitface.options import build  # noqa: E402
 from lib_vitface.swap.settings import SwapOptions  # noqa: E402
-from lib_vitface.types import Face, Image, Neighbours, SwapModel, SwappedFace  # noqa: E402
+from lib_vitface.types import Clip, Face, Image, Neighbours, SwapModel, SwappedFace  # noqa: E402
 
 
 class AtOnce(SwapModel):
     """A stand-in that does all in one step, `swap`: the network's."""
 
-    def prepare(self, *clip: Any) -> Any:
+    def prepare(self, clip: Clip) -> Clip:
         return clip
 
-    def draw(self, prepared: Any) -> Any:
+    def draw(self, prepared: Clip) -> list[SwappedFace]:
         return self.swap(*prepared)
 
     def finish(self, drawn: Any) -> list[SwappedFace]:
         return drawn
 
+    @abstractmethod
     def swap(
         self, frames: Sequence[Image], faces: Sequence[Face], times: Sequence[float] | None, nearby: Any
-    ) -> list[SwappedFace]:
-        raise NotImplementedError
+    ) -> list[SwappedFace]: ...
 
 
 class Tint(AtOnce):
