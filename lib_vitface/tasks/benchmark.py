@@ -206,7 +206,7 @@ class Benchmark:
         facts = {
             "frames_per_s": round(done["frames"] / seconds, 2) if seconds else None,
             "seconds": done["seconds"],
-            "network_s": round(network.busy_s, 3),
+            "network_s": round(network.busy_s, 6),
             "wall_over_network": round(seconds / network.busy_s, 3) if seconds and network.busy_s else None,
             "peak_memory_mb": round(memory.peak_bytes / 2**20),
         }
