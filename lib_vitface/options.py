@@ -85,8 +85,17 @@ class Declared:
         return "--" + self.name.replace("_", "-")
 
 
-def declared(cls: type) -> list[Declared]:
-    """Every option of an options class, in order of declaration."""
+def declared(cls: type) -> tuple[Declared, ...]:
+    """Every option of an options class, in order of declaration. Read once, because a WebUI that starts asks hundreds of times."""
+    if cls not in _READ:
+        _READ[cls] = _read(cls)
+    return _READ[cls]
+
+
+_READ: dict[type, tuple[Declared, ...]] = {}
+
+
+def _read(cls: type) -> tuple[Declared, ...]:
     hints = typing.get_type_hints(cls)
     found = []
     for item in dataclasses.fields(cls):
@@ -101,7 +110,7 @@ def declared(cls: type) -> list[Declared]:
         else:
             default = dataclasses.MISSING
         found.append(Declared(item.name, kind, optional, many, default is dataclasses.MISSING, default, spec))
-    return found
+    return tuple(found)
 
 
 def _read_type(hint: Any) -> tuple[type, bool, bool]:

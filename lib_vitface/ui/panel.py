@@ -31,19 +31,21 @@ class Panel:
     def __init__(self, runner: Runner, form: Form, start: str, hint: str) -> None:
         self.runner, self.form, self.task, self.hint = runner, form, form.task, hint
         name = f"vitface-{self.task}"
+        jobs = self._choices()
+        newest = next(iter(jobs), None)
         with gr.Column(elem_classes="vitface-panel", elem_id=f"{name}-panel"):
             with gr.Row():
                 self.start = gr.Button(start, variant="primary", elem_id=f"{name}-start")
                 self.stop = gr.Button("Stop", elem_id=f"{name}-stop")
                 self.go_on = gr.Button("Go on", elem_id=f"{name}-go-on")
             self.job = gr.Dropdown(
-                choices=self._choices(),
-                value=self._newest(),
+                choices=jobs,
+                value=newest,
                 label="Job",
                 elem_id=f"{name}-job",
                 allow_custom_value=True,
             )
-            self.progress = gr.HTML(self._shown(self._newest()), elem_id=f"{name}-progress")
+            self.progress = gr.HTML(self._shown(newest), elem_id=f"{name}-progress")
             self.result = gr.HTML("", elem_id=f"{name}-outcome")
             with gr.Accordion("Log", open=False):
                 self.log = gr.Textbox(
@@ -66,8 +68,9 @@ class Panel:
 
     def refreshed(self) -> list[Any]:
         """For when the tab is opened: the list of jobs and the newest one's state."""
-        newest = self._newest()
-        return [dialect.update(choices=self._choices(), value=newest), *self._look(newest)]
+        jobs = self._choices()
+        newest = next(iter(jobs), None)
+        return [dialect.update(choices=jobs, value=newest), *self._look(newest)]
 
     def _start(self, *values: Any) -> list[Any]:
         try:
@@ -119,9 +122,6 @@ class Panel:
 
     def _choices(self) -> list[str]:
         return [job.id for job in self.runner.jobs(self.task)[:_SHOWN]]
-
-    def _newest(self) -> str | None:
-        return next(iter(self._choices()), None)
 
 
 def folded(runner: Runner, task: str, start: str, hint: str, told: Callable[[Job | None], str] | None = None) -> Panel:
