@@ -303,18 +303,29 @@ def threads() -> int:
     return int(named) if named.isdecimal() and int(named) > 0 else usable_cores()
 
 
-def onnx_providers(name: str) -> list[Any]:
+def openvino_settings(*, exact: bool = False) -> dict[str, Any]:
+    """OpenVINO's settings for a network on the processor: threads, and bfloat16 where hardware multiplies it; if `exact`, float32."""
+    fast = not exact and (has_amx() or has_avx512_bf16())
+    return {"INFERENCE_NUM_THREADS": str(threads()), "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32"}
+
+
+def onnx_providers(name: str, *, exact: bool = True) -> list[Any]:
     """ONNX Runtime's execution providers for a device name as of `pick_device`, the best first; the processor is always last.
 
-    Raises `InputError` where the installed build cannot use the device.
+    Unless `exact`, the processor's work goes to OpenVINO, in bfloat16, where Intel's build (onnxruntime-openvino) is installed: ONNX
+    Runtime's own kernels know float32 only. Raises `InputError` where the installed build cannot use the device.
     """
     ready = importlib.import_module("onnxruntime").get_available_providers()
     kind, _, number = name.partition(":")
     known = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
+    processor: list[Any] = ["CPUExecutionProvider"]
+    if not exact and "OpenVINOExecutionProvider" in ready:
+        how = {"device_type": "CPU", "load_config": json.dumps({"CPU": openvino_settings()})}
+        processor.insert(0, ("OpenVINOExecutionProvider", how))
     if kind == "auto":
-        return [p for p in (*known.values(), "CPUExecutionProvider") if p in ready]
+        return [*(p for p in known.values() if p in ready), *processor]
     if kind == "cpu":
-        return ["CPUExecutionProvider"]
+        return processor
     if known.get(kind) not in ready:
         raise InputError(
             f"Device {name!r} cannot be used by the installed ONNX Runtime ({', '.join(ready)}); use 'auto' or 'cpu'."
@@ -420,6 +431,11 @@ def describe(device: torch.device | None = None) -> DeviceFacts:
     torch_version = _version("torch")
     chosen: torch.device | None = None
     if torch_version is not None:
+        import torch
+
+        torch_version = str(
+            torch.__version__
+        )  # says which build it is, as “+cu130”, where the package's metadata do not
         chosen = device or pick_device()
     return DeviceFacts(
         python=platform.python_version(),

@@ -265,6 +265,21 @@ def test_providers_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
         device.onnx_providers("mps")
 
 
+@pytest.mark.parametrize(("amx", "number_format"), [(True, "bf16"), (False, "f32")])
+def test_openvino_inside_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch, amx: bool, number_format: str) -> None:
+    """It goes first where exactness was not asked for, in the processor's quick number format."""
+    from types import SimpleNamespace
+
+    ready = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(get_available_providers=lambda: ready))
+    monkeypatch.setattr(device, "has_amx", lambda: amx)
+    monkeypatch.setattr(device, "has_avx512_bf16", lambda: False)
+    assert device.onnx_providers("cpu") == ["CPUExecutionProvider"]
+    (name, settings), last = device.onnx_providers("cpu", exact=False)
+    assert (name, last) == ("OpenVINOExecutionProvider", "CPUExecutionProvider")
+    assert json.loads(settings["load_config"])["CPU"]["INFERENCE_PRECISION_HINT"] == number_format
+
+
 def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert device.threads() == 3

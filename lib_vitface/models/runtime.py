@@ -128,16 +128,16 @@ class TorchNetwork:
 
 
 class OnnxNetwork:
-    """An exported network, run by ONNX Runtime."""
+    """An exported network, run by ONNX Runtime; where its build has OpenVINO inside and not `exact`, like `OpenVinoNetwork`."""
 
     device = None
 
-    def __init__(self, data: bytes, *, device: str) -> None:
+    def __init__(self, data: bytes, *, device: str, exact: bool = False) -> None:
         runtime = _package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = devices.threads()
         options.log_severity_level = 3
-        providers = devices.onnx_providers(device)
+        providers = devices.onnx_providers(device, exact=exact)
         state = vars(_package("onnxruntime.capi.onnxruntime_pybind11_state"))
         refusals = tuple(v for v in state.values() if isinstance(v, type) and issubclass(v, Exception))
         try:
@@ -153,21 +153,15 @@ class OnnxNetwork:
 
 
 class OpenVinoNetwork:
-    """An exported network, run by OpenVINO: in bfloat16 on processors that multiply it in hardware, else in float32."""
+    """An exported network, run by OpenVINO: in bfloat16 on processors that multiply it in hardware, else and if `exact` in float32."""
 
     device = None
 
-    def __init__(self, data: bytes, *, device: str) -> None:
+    def __init__(self, data: bytes, *, device: str, exact: bool = False) -> None:
         openvino = _package("openvino")
         core = openvino.Core()
         place = _openvino_device(device, core.available_devices)
-        settings: dict[str, Any] = {}
-        if place == "CPU":
-            fast = devices.has_amx() or devices.has_avx512_bf16()
-            settings = {
-                "INFERENCE_NUM_THREADS": devices.threads(),
-                "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
-            }
+        settings = devices.openvino_settings(exact=exact) if place == "CPU" else {}
         self._model: Any = core.compile_model(core.read_model(data, b""), place, settings)
         self._wanted = {name for port in self._model.inputs for name in port.get_names()}
 
@@ -211,7 +205,11 @@ def pick_backend(checkpoint: Checkpoint, backend: str, device: str = "auto") -> 
 
 def runs(checkpoint: Checkpoint, backend: str) -> bool:
     """Whether a backend gives the right pixels of an exported folder: OpenVINO's of int8 were off by 84 grey levels."""
-    return backend != "openvino" or checkpoint.notes.get("exported", {}).get("quantized", "none") == "none"
+    return backend != "openvino" or not _quantized(checkpoint)
+
+
+def _quantized(checkpoint: Checkpoint) -> bool:
+    return bool(checkpoint.notes.get("exported", {}).get("quantized", "none") != "none")
 
 
 def open_network(
@@ -223,8 +221,10 @@ def open_network(
     backend: str = "auto",
     size: int | None = None,
     references: Images | None = None,
+    exact: bool = False,
 ) -> Network:
-    """The network of a model folder, drawing person `identity` (see `types.Batch`). An exported one draws the source only.
+    """The network of a model folder, drawing person `identity` (see `types.Batch`). An exported one draws the source only, in
+    float32 if `exact`.
 
     `size` is the side in px it works at instead of the one it was trained at, `references` are further views of the source for a
     model that remembers views.
@@ -247,7 +247,7 @@ def open_network(
         raise CheckpointError(f"{checkpoint.folder} holds the {held} weights only; swap with the model it was made of.")
     data = checkpoint.file(PART).read_bytes()
     try:
-        return BACKENDS[chosen](data, device=device)
+        return BACKENDS[chosen](data, device=device, exact=exact or _quantized(checkpoint))
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

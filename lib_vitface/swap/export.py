@@ -208,7 +208,8 @@ def compare(
     engines: dict[str, Network] = {} if eager is None else {"torch": eager}
     engines |= {name: open_network(made, device="cpu", backend=name) for name in names}
     differences = {name: _difference(trained, engine, pictures) for name, engine in engines.items()}
-    off = differences["onnx"]["picture_grey_levels"]
+    exact = open_network(made, device="cpu", backend="onnx", exact=True)
+    off = _difference(trained, exact, pictures)["picture_grey_levels"]
     if made.notes["exported"]["quantized"] == "none" and off > MOST:
         raise CheckpointError(
             f"{made.folder.name}: the exported network is {off} grey levels off the trained one; try another --opset."

@@ -39,6 +39,11 @@ class Form:
         """Only what was filled in; empty means the default."""
         return filled(self.items, values)
 
+    def in_words(self, text: str) -> str:
+        """A message with the names of controls in place of the task's flags; flags of other programs stay."""
+        names = {item.flag: label_of(item) for item in self.items}
+        return _FLAG.sub(lambda found: f"“{names[found[0]]}”" if found[0] in names else found[0], text)
+
     def component(self, name: str) -> Any:
         """The control of one option."""
         return self.components[[item.name for item in self.items].index(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,8 +77,9 @@ class Panel:
         try:
             job = self.runner.submit(self.task, self.form.read(values))
         except ViTFaceError as error:
+            said = markup.message(self.form.in_words(str(error)), "bad")
             untouched = [dialect.update()] * (len(self.shown) - 1)
-            return [dialect.update(), dialect.update(value=markup.message(str(error), "bad")), *untouched]
+            return [dialect.update(), dialect.update(value=said), *untouched]
         return [dialect.update(choices=self._choices(), value=job.id), *self._look(job.id)]
 
     def _stop(self, job_id: str | None) -> list[Any]:
@@ -111,7 +113,9 @@ class Panel:
 
     def _shown(self, job_id: str | None) -> str:
         job = self._find(job_id)
-        return markup.progress(job) if job else markup.message(self.hint)
+        if job is None:
+            return markup.message(self.hint)
+        return markup.progress(dataclasses.replace(job, error=self.form.in_words(job.error or "")))
 
     def _find(self, job_id: str | None) -> Job | None:
         try:

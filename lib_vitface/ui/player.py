@@ -15,6 +15,7 @@ from lib_vitface.jobs import Job
 from lib_vitface.ui import dialect, markup
 from lib_vitface.ui.runner import Runner
 
+GONE = "The result is no longer there, or lies in a folder that this page may not show."
 _PLAYABLE = {".mp4", ".webm", ".m4v"}
 _MOST = 48  # pictures of a folder that are shown
 _COLUMNS, _HEIGHT = 3, 480
@@ -36,7 +37,10 @@ class Player:
         hidden = dialect.update(value=None, visible=False)
         path = result_of(runner, job)
         if path is None:
-            return [hidden] * len(self.components)
+            gone = job is not None and job.state == "done"
+            return [hidden] * (len(self.components) - 1) + [
+                dialect.update(value=markup.message(GONE), visible=True) if gone else hidden
+            ]
         if path.is_dir():
             return [hidden, hidden, hidden, *_folder(path, (job and job.result) or {})]
         video = path.suffix.lower() in _PLAYABLE

@@ -15,7 +15,7 @@ gr = pytest.importorskip("gradio", reason="gradio is not installed (requirements
 
 from lib_vitface.provenance import challenge  # noqa: E402
 from lib_vitface.provenance.detector import NO_PROOF  # noqa: E402
-from lib_vitface.ui import check_tab, dataset_tab, dialect, faces, markup, panel, tabs  # noqa: E402
+from lib_vitface.ui import check_tab, dataset_tab, dialect, faces, markup, panel, player, tabs  # noqa: E402
 from lib_vitface.ui import form as forms  # noqa: E402
 from lib_vitface.ui.runner import Runner  # noqa: E402
 from lib_vitface.ui.site import Site  # noqa: E402
@@ -72,7 +72,7 @@ def further() -> set[str]:
     found |= {*challenge.WORDS.values(), dataset_tab.SEEN, dataset_tab.NO_PROMPTS, dataset_tab.NO_CLIP}
     settings = (ROOT / "lib_vitface" / "hosts" / "webui.py").read_text(encoding="utf-8")
     found |= {text for text in JAPANESE if f'"{text}"' in settings}
-    return found | {dialect.OPEN_CAMERA, "Send the picture to ViTFace's Check tab"}
+    return found | {dialect.OPEN_CAMERA, player.GONE, "Send the picture to ViTFace's Check tab"}
 
 
 def test_every_text_is_there_in_japanese(shown: set[str]) -> None:

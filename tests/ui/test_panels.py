@@ -86,8 +86,16 @@ def test_what_is_wrong_is_said_and_no_job_is_made(panel: Panel, runner: Runner) 
     _, progress, *_ = start(panel, model="m", input="/etc/passwd")
     assert "outside" in progress["value"]
     _, progress, *_ = start(panel, model="m")
-    assert "--input" in progress["value"]
+    assert "“Input”" in progress["value"] and "--" not in progress["value"]
     assert runner.jobs() == []
+
+
+def test_why_a_job_failed_names_controls_and_leaves_other_programs_alone(panel: Panel, runner: Runner) -> None:
+    job = runner.store.create("run-swap", {})
+    with pytest.raises(InputError), runner.store.claim(job.id):
+        raise InputError("--start-s: too late; pip install --no-deps may help.")
+    said = panel._look(job.id)[0]["value"]
+    assert "“Start (s)”: too late; pip install --no-deps may help." in said
 
 
 def test_before_the_first_job_there_is_a_hint(panel: Panel) -> None:
@@ -207,7 +215,7 @@ def test_estimate_is_honest_about_what_is_not_known(runner: Runner) -> None:
 
 
 def test_results_outside_the_folders_are_not_shown(runner: Runner) -> None:
-    from lib_vitface.ui.player import result_of
+    from lib_vitface.ui.player import GONE, Player, result_of
 
     job = runner.store.create("run-swap", {})
     with runner.store.claim(job.id) as claim:
@@ -215,6 +223,11 @@ def test_results_outside_the_folders_are_not_shown(runner: Runner) -> None:
     found: Job = runner.get(job.id)
     assert result_of(runner, found) is None
     assert result_of(runner, None) is None
+    with gr.Blocks():
+        player = Player("p")
+    *files, said = player.show(runner, found)
+    assert not any(update["visible"] for update in files) and said["visible"] and GONE in said["value"]
+    assert not any(update["visible"] for update in player.show(runner, None))
 
 
 def test_a_swapped_folder_is_shown_as_a_gallery(runner: Runner) -> None:
