@@ -433,9 +433,7 @@ def describe(device: torch.device | None = None) -> DeviceFacts:
     if torch_version is not None:
         import torch
 
-        torch_version = str(
-            torch.__version__
-        )  # says which build it is, as “+cu130”, where the package's metadata do not
+        torch_version = str(torch.__version__)  # the package's metadata lack the build, as “+cu130”
         chosen = device or pick_device()
     return DeviceFacts(
         python=platform.python_version(),

@@ -85,14 +85,14 @@ class Declared:
         return "--" + self.name.replace("_", "-")
 
 
+_READ: dict[type, tuple[Declared, ...]] = {}
+
+
 def declared(cls: type) -> tuple[Declared, ...]:
     """Every option of an options class, in order of declaration. Read once, because a WebUI that starts asks hundreds of times."""
     if cls not in _READ:
         _READ[cls] = _read(cls)
     return _READ[cls]
-
-
-_READ: dict[type, tuple[Declared, ...]] = {}
 
 
 def _read(cls: type) -> tuple[Declared, ...]:

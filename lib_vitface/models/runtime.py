@@ -205,10 +205,11 @@ def pick_backend(checkpoint: Checkpoint, backend: str, device: str = "auto") -> 
 
 def runs(checkpoint: Checkpoint, backend: str) -> bool:
     """Whether a backend gives the right pixels of an exported folder: OpenVINO's of int8 were off by 84 grey levels."""
-    return backend != "openvino" or not _quantized(checkpoint)
+    return backend != "openvino" or not quantized(checkpoint)
 
 
-def _quantized(checkpoint: Checkpoint) -> bool:
+def quantized(checkpoint: Checkpoint) -> bool:
+    """Whether a model was exported in int8."""
     return bool(checkpoint.notes.get("exported", {}).get("quantized", "none") != "none")
 
 
@@ -247,7 +248,7 @@ def open_network(
         raise CheckpointError(f"{checkpoint.folder} holds the {held} weights only; swap with the model it was made of.")
     data = checkpoint.file(PART).read_bytes()
     try:
-        return BACKENDS[chosen](data, device=device, exact=exact or _quantized(checkpoint))
+        return BACKENDS[chosen](data, device=device, exact=exact or quantized(checkpoint))
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

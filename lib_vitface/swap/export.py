@@ -26,7 +26,7 @@ from lib_vitface.faces.landmarks import with_landmarks
 from lib_vitface.faceset.texture import Expression, TextureMemory, spread_views
 from lib_vitface.models.checkpoint import Checkpoint, save_model
 from lib_vitface.models.config import ViTSwapperConfig
-from lib_vitface.models.runtime import BACKENDS, PACKAGES, PART, Network, open_network, runs
+from lib_vitface.models.runtime import BACKENDS, PACKAGES, PART, Network, open_network, quantized, runs
 from lib_vitface.models.saehd import SAEHD
 from lib_vitface.models.swapper import build_model
 from lib_vitface.swap.export_graph import to_int8, write_onnx
@@ -206,15 +206,14 @@ def compare(
     `max_difference` is in grey levels of 255 for the picture and in 0..1 for the mask, over clips of other numbers than the file was
     made with; `psnr_db` is that of the picture. Raises `CheckpointError` where ONNX Runtime's float32 is off by more than `MOST`.
     """
-    quantized = made.notes["exported"]["quantized"] != "none"
     names = [name for name in BACKENDS if util.find_spec(PACKAGES[name]) and runs(made, name)]
     engines: dict[str, Network] = {} if eager is None else {"torch": eager}
     engines |= {name: open_network(made, device="cpu", backend=name, exact=name == "onnx") for name in names}
-    if len(devices.onnx_providers("cpu", exact=False)) > 1 and not quantized:
+    if len(devices.onnx_providers("cpu", exact=False)) > 1 and not quantized(made):
         engines["onnx_openvino"] = open_network(made, device="cpu", backend="onnx")
     differences = {name: _difference(trained, engine, pictures) for name, engine in engines.items()}
     off = differences["onnx"]["picture_grey_levels"]
-    if not quantized and off > MOST:
+    if not quantized(made) and off > MOST:
         raise CheckpointError(
             f"{made.folder.name}: the exported network is {off} grey levels off the trained one; try another --opset."
         )

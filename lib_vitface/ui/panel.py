@@ -46,7 +46,7 @@ class Panel:
                 elem_id=f"{name}-job",
                 allow_custom_value=True,
             )
-            self.progress = gr.HTML(self._shown(newest), elem_id=f"{name}-progress")
+            self.progress = gr.HTML(self._shown(self._find(newest)), elem_id=f"{name}-progress")
             self.result = gr.HTML("", elem_id=f"{name}-outcome")
             with gr.Accordion("Log", open=False):
                 self.log = gr.Textbox(
@@ -105,14 +105,13 @@ class Panel:
         if rows and self._drawn:
             rows = markup.fold(FIGURES, rows)
         return [
-            dialect.update(value=self._shown(job_id)),
+            dialect.update(value=self._shown(job)),
             dialect.update(value=rows),
             dialect.update(value=log),
             *self._details(job),
         ]
 
-    def _shown(self, job_id: str | None) -> str:
-        job = self._find(job_id)
+    def _shown(self, job: Job | None) -> str:
         if job is None:
             return markup.message(self.hint)
         return markup.progress(dataclasses.replace(job, error=self.form.in_words(job.error or "")))

@@ -37,10 +37,8 @@ class Player:
         hidden = dialect.update(value=None, visible=False)
         path = result_of(runner, job)
         if path is None:
-            gone = job is not None and job.state == "done"
-            return [hidden] * (len(self.components) - 1) + [
-                dialect.update(value=markup.message(GONE), visible=True) if gone else hidden
-            ]
+            gone = markup.message(GONE) if job and job.state == "done" else None
+            return [*[hidden] * (len(self.components) - 1), dialect.update(value=gone, visible=gone is not None)]
         if path.is_dir():
             return [hidden, hidden, hidden, *_folder(path, (job and job.result) or {})]
         video = path.suffix.lower() in _PLAYABLE
