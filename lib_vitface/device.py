@@ -138,6 +138,14 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
         return nullcontext()
 
 
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The number format that matrix products of a tensor are worked out in here: autocast's where that is on."""
+    import torch
+
+    one = tensor.new_empty(1, 1)
+    return torch.mm(one, one).dtype  # how to ask autocast has another name in each torch; what it does has not
+
+
 def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.cuda.amp.GradScaler:
     """Loss scaling that float16 gradients need (Micikevicius et al. 2018, arXiv:1710.03740); does nothing for other formats."""
     import torch

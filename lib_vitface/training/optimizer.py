@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_PIECE = 1 << 15
+_PIECE = 1 << 16
 """Numbers of a parameter that a processor's core works on at once: what a step needs of them stays in its cache."""
 
 
@@ -27,6 +27,7 @@ class AdaBelief(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update from the gradients that are there."""
+        spare = torch.empty(0)
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:
@@ -39,13 +40,19 @@ class AdaBelief(torch.optim.Optimizer):
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                 state["step"] += 1
                 count = float(state["step"])
+                unbias = math.sqrt(1 - second**count)
+                rate = -group["lr"] * unbias / (1 - first**count)
+                # as tensors: of a number torch would make one for every piece
+                least, small = torch.tensor(group["eps"]), torch.tensor(1e-8 * unbias)
                 whole = parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
                 for value, gradient, mean, surprise in _pieces(*whole):
+                    if (spare.shape, spare.device) != (value.shape, value.device):
+                        spare = torch.empty_like(value)
                     mean.lerp_(gradient, 1 - first)
-                    gap = gradient - mean
-                    surprise.mul_(second).addcmul_(gap, gap, value=1 - second).add_(group["eps"])
-                    size = surprise.sqrt().div_(math.sqrt(1 - second**count)).add_(1e-8)
-                    value.addcdiv_(mean, size, value=-group["lr"] / (1 - first**count))
+                    torch.sub(gradient, mean, out=spare)  # how far it was from what was expected
+                    surprise.lerp_(spare.square_(), 1 - second).add_(least)
+                    torch.sqrt(surprise, out=spare)
+                    value.addcdiv_(mean, spare.add_(small), value=rate)
 
 
 def _pieces(*whole: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lib_vitface.errors import CheckpointError
 from lib_vitface.models.config import (
@@ -103,6 +104,20 @@ def test_fresh_swapper_gives_the_reference_and_no_cover() -> None:
     output = ViTSwapper(TINY)(batch)
     assert (output.image - batch.reference).abs().max() < 0.05
     assert float(output.mask.min()) > 0.8
+
+
+def test_attention_that_trains_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor they are worked out in two ways; where transformers has both, the fused one is not used to train."""
+    torch.manual_seed(0)
+    encoder = ViTEncoder(TINY.encoder).eval()
+    x = torch.rand(2, 3, encoder.size, encoder.size)
+    fused, real = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or real(*a, **k))
+    expected, ran = encoder(x), len(fused)
+    torch.testing.assert_close(encoder.train()(x), expected, rtol=1e-4, atol=1e-5)
+    assert len(fused) == ran
+    torch.testing.assert_close(encoder.eval()(x), expected, rtol=0, atol=0)
+    assert len(fused) == 2 * ran
 
 
 def test_no_colour_of_the_driving_face_passes_the_mask_network() -> None:
