@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib_vitface.device import no_autocast
 from lib_vitface.models.config import IDENTITIES
 from lib_vitface.models.convolution import Convolution
 
@@ -41,8 +42,7 @@ class Modulation(nn.Module):
         told = self.table(identity)
         if self.table.num_embeddings > IDENTITIES:
             told = told + self.table.weight[0] * (identity >= IDENTITIES)[:, None]
-        scale, shift = told[:, :, None, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
+        return _scaled(x, told)
 
 
 class Conditioning(nn.Module):
@@ -55,8 +55,13 @@ class Conditioning(nn.Module):
         nn.init.zeros_(self.map.bias)
 
     def forward(self, x: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.map(numbers)[:, :, None, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
+        return _scaled(x, self.map(numbers))
+
+
+def _scaled(x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Features `[N, C, H, W]`, in their own number format, times one plus the first half of `told` `[N, 2 C]`, plus the other half."""
+    scale, shift = told.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
+    return torch.addcmul(x + shift, x, scale)
 
 
 class ReferenceDecoder(nn.Module):
@@ -119,7 +124,8 @@ class ReferenceDecoder(nn.Module):
         x = F.leaky_relu(self.join(torch.cat([x, tokens.to(x.dtype)], dim=1)), 0.2)
         x = self._told(-1, self.middle(x), identity, coefficients)
         for level in range(len(skips) - 2, -1, -1):
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            with no_autocast(x.device):  # on a processor it would make float32 of it, and of the convolution's picture
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.leaky_relu(self.up[level](torch.cat([x, skips[level]], dim=1)), 0.2)
             x = self._told(level, self.after[level](x), identity, coefficients)
         return reference + F.pixel_shuffle(self.head(x), 2).float()
@@ -159,6 +165,6 @@ class CoverDecoder(nn.Module):
         x = F.pixel_unshuffle(torch.cat([image * 2 - 1, (image - own_reference) * 2, trust], dim=1), 4)
         x = self.before(F.leaky_relu(self.stem(x), 0.2))
         y = self.middle(F.leaky_relu(self.down(x), 0.2))
-        y = F.interpolate(y, scale_factor=2, mode="bilinear")
+        y = F.interpolate(y, scale_factor=2, mode="bilinear").to(x.dtype)
         x = self.after(F.leaky_relu(self.up(torch.cat([x, y], dim=1)), 0.2))
         return F.pixel_shuffle(self.head(x), 4).float()

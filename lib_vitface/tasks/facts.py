@@ -99,8 +99,9 @@ def _version(module: str) -> str | None:
         return None
     try:
         return metadata.version(_DISTRIBUTIONS.get(module, module))
-    except metadata.PackageNotFoundError:
-        return "unknown version"
+    except metadata.PackageNotFoundError:  # another build of it, such as onnxruntime-openvino
+        others = metadata.packages_distributions().get(module)
+        return f"{metadata.version(others[0])} ({others[0]})" if others else "unknown version"
 
 
 def inspect(options: InspectOptions, host: Host) -> dict[str, Any]:

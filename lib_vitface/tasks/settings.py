@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_vitface.options import option
+from lib_vitface.options import option, same_option
+from lib_vitface.swap.settings import SwapOptions
+from lib_vitface.training.settings import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -32,42 +34,26 @@ class CloneOptions:
     who: str = option(
         "", help="Name of the source person in that declaration; by default your user name.", group="Consent"
     )
-    minutes: float | None = option(
-        None,
-        help="Train until the model was trained this long in all.",
-        group="Training",
-        low=0.05,
-        high=100_000,
-        unit="min",
+    minutes: float | None = same_option(
+        TrainOptions, "minutes", help="Train until the model was trained this long in all.", group="Training"
     )
-    steps: int | None = option(
-        None, help="Train until the model has made this many steps in all.", group="Training", low=1, high=10_000_000
+    steps: int | None = same_option(
+        TrainOptions, "steps", help="Train until the model has made this many steps in all.", group="Training"
     )
-    preset: str = option(
-        "cpu", help="Size of the model.", group="Training", choices=("cpu", "small", "standard", "large")
-    )
-    encoder: str = option("vit", help="Kind of the model.", group="Training", choices=("vit", "saehd-df", "saehd-liae"))
+    preset: str = same_option(TrainOptions, "preset", help="Size of the model.", group="Training")
+    encoder: str = same_option(TrainOptions, "encoder", help="Kind of the model.", group="Training")
     person: Path | None = option(
         None, help="Picture of the source person, where several people are in the source.", group="People", kind="file"
     )
-    face: str = option(
-        "largest",
-        help="Whom to replace in the target.",
-        group="People",
-        choices=("largest", "leftmost", "rightmost", "index", "picture"),
+    face: str = same_option(SwapOptions, "face", help="Whom to replace in the target.", group="People")
+    face_index: int = same_option(
+        SwapOptions, "face_index", help="With --face index: place from the left, from 0.", group="People"
     )
-    face_index: int = option(0, help="With --face index: place from the left, from 0.", group="People", low=0, high=99)
-    face_picture: Path | None = option(
-        None, help="With --face picture: a picture of the person to replace.", group="People", kind="file"
-    )
-    label: bool = option(
-        True, help="Write into a corner of the video, away from faces, that the face is synthetic.", group="Result"
-    )
-    label_reason: str = option(
-        "", help="Without the label: why. It goes into the file's statement and into the audit log.", group="Result"
-    )
+    face_picture: Path | None = same_option(SwapOptions, "face_picture", group="People")
+    label: bool = same_option(SwapOptions, "label", group="Result")
+    label_reason: str = same_option(SwapOptions, "label_reason", group="Result")
     evaluate: bool = option(True, help="Measure the result and write a report beside it.", group="Result")
-    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+    device: str = same_option(TrainOptions, "device")
 
 
 @dataclass(frozen=True)
@@ -85,9 +71,7 @@ class DemoOptions:
         high=100_000,
         unit="min",
     )
-    preset: str = option(
-        "cpu", help="Size of the model.", group="Training", choices=("cpu", "small", "standard", "large")
-    )
+    preset: str = same_option(CloneOptions, "preset")
 
 
 @dataclass(frozen=True)
@@ -130,14 +114,13 @@ class BenchmarkOptions:
         group="Models",
         choices=("cpu", "small", "standard", "large", "saehd-df", "saehd-liae"),
     )
-    minutes: float = option(10.0, help="Training of each model.", group="Models", low=0.05, high=100_000, unit="min")
-    resolution: int = option(
-        192,
+    minutes: float = same_option(TrainOptions, "minutes", default=10.0, help="Training of each model.", group="Models")
+    resolution: int = same_option(
+        TrainOptions,
+        "resolution",
+        default=192,
         help="Side of the picture that every model draws, a multiple of 32.",
         group="Models",
-        low=32,
-        high=1024,
-        unit="px",
     )
     seen: float = option(
         0.7,
@@ -156,7 +139,7 @@ class BenchmarkOptions:
         choices=("dlib", "sface", "insightface"),
         advanced=True,
     )
-    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps …", group="Device")
+    device: str = same_option(TrainOptions, "device")
 
 
 @dataclass(frozen=True)

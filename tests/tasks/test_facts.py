@@ -53,3 +53,8 @@ def test_weights_are_fetched_only_when_asked(tmp_path: Path, monkeypatch: pytest
     assert {weight["state"] for weight in found["weights"]} == {"fetched when first needed"}
     found = facts.doctor(DoctorOptions(fetch=True), Host(tmp_path, "cpu"))
     assert asked and found["exit_code"] == 5 and "yunet cannot be had." in found["problems"]
+
+
+def test_a_build_of_another_name_is_told_by_it() -> None:
+    """As onnxruntime-openvino, which is imported as onnxruntime."""
+    assert facts._version("_pytest") == f"{pytest.__version__} (pytest)"
