@@ -116,6 +116,7 @@ def _examples(faceset: Faceset, pose: NDArray[np.float64]) -> dict[tuple[int, in
     best: dict[tuple[int, int], int] = {}
     for i in np.argsort(columns["sharpness"], kind="stable"):
         best[int(row[i]), int(column[i])] = int(columns["id"][i])
+    best = dict(sorted(best.items()))  # pictures that overlap lie on each other alike, whichever face was found first
     found = {}
     for cell, record in zip(best, faceset.records(ids=list(best.values())), strict=True):
         side = (_THUMBNAIL_PX, _THUMBNAIL_PX)
