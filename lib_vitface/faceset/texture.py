@@ -318,15 +318,19 @@ class TextureMemory:
     @staticmethod
     def _fill_unknown_mouth(image: Floats, trust: Mask, landmarks: Floats, footage: Floats | None) -> None:
         """Teeth of another opening, stretched, mislead the network more than the footage's own or the dark do."""
-        inside = geometry_map(landmarks, image.shape[0])[..., 1]
-        if not inside.any():
+        inside = np.ascontiguousarray(geometry_map(landmarks, image.shape[0])[..., 1])
+        left, top, width, height = cv2.boundingRect((inside > 0).astype(np.uint8))
+        if not width:
             return
-        known = float((trust * inside).sum() / inside.sum())
-        amount = inside * np.clip(1 - known / _KNOWN, 0, 1)
-        if not amount.any():
+        known = float(np.vdot(trust, inside) / inside.sum())
+        unknown = 1 - known / _KNOWN
+        if unknown <= 0:
             return
-        filling = _MOUTH_COLOR if footage is None else footage * light_ratio(image, footage, trust * (1 - inside))
-        image += (filling - image) * amount[..., None]
+        area = slice(top, top + height), slice(left, left + width)
+        filling = _MOUTH_COLOR
+        if footage is not None:
+            filling = footage[area] * light_ratio(image, footage, trust * (1 - inside))
+        image[area] += (filling - image[area]) * (unknown * inside[area])[..., None]
 
     def resized(self, size: int) -> TextureMemory:
         """The same memory with a smaller or larger atlas."""
@@ -377,7 +381,8 @@ def _distances(
 
 def light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:
     """Gain per colour `[3]` that brings the footage's face to the light of the drawn one."""
-    total = [(picture * weight[..., None]).sum(axis=(0, 1)) for picture in (drawn, footage)]
+    weights = cv2.merge([weight] * 3)
+    total = [np.array(cv2.sumElems(cv2.multiply(picture, weights))[:3]) for picture in (drawn, footage)]
     return np.clip((total[0] + 1) / (total[1] + 1), 0.4, 2.5).astype(np.float32)
 
 
