@@ -213,9 +213,9 @@ class TextureMemory:
         and Adelson 1983).
         """
         finest = self._finest(mixture)
-        detail = self._blended(expression, finest)[0]
+        detail = self._blended(expression, finest, trusted=False)[0]
         base, trust = self._coarse._blended(expression, mixture)
-        base -= self._coarse._blended(expression, finest)[0]
+        base -= self._coarse._blended(expression, finest, trusted=False)[0]
         change = cv2.GaussianBlur(base, (0, 0), self._coarse.size * _FINE)
         whole = (self.size, self.size)
         detail += cv2.resize(change, whole, interpolation=cv2.INTER_LINEAR)
@@ -244,8 +244,8 @@ class TextureMemory:
         ]
         return np.argsort(np.argsort([-f for f in fine], kind="stable"))
 
-    def _blended(self, expression: Expression, mixture: Mixture) -> tuple[Floats, Mask]:
-        """Atlas and trust by one mixture."""
+    def _blended(self, expression: Expression, mixture: Mixture, *, trusted: bool = True) -> tuple[Floats, Mask]:
+        """Atlas and trust by one mixture; no trust unless `trusted`, which is quicker."""
         total = np.zeros((self.size, self.size, 3), np.float32)
         weight = np.zeros((self.size, self.size), np.float32)
         sure = np.zeros((self.size, self.size), np.float32)
@@ -270,7 +270,8 @@ class TextureMemory:
                 cv2.merge([part, part, part], dst=part_colours)
                 drawn = self._view(view, region, expression, lids)
                 total[area] += cv2.multiply(drawn, part_colours, dst=colours, dtype=cv2.CV_32F)
-                sure[area] += cv2.multiply(part, trust, dst=part, scale=float(known) / 255, dtype=cv2.CV_32F)
+                if trusted:
+                    sure[area] += cv2.multiply(part, trust, dst=part, scale=float(known) / 255, dtype=cv2.CV_32F)
         np.maximum(weight, 1e-9, out=weight)
         total /= weight[..., None]
         sure /= weight
