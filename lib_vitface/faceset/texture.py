@@ -274,7 +274,8 @@ class TextureMemory:
                     sure[area] += cv2.multiply(part, trust, dst=part, scale=float(known) / 255, dtype=cv2.CV_32F)
         np.maximum(weight, 1e-9, out=weight)
         total /= weight[..., None]
-        sure /= weight
+        if trusted:
+            sure /= weight
         return total, sure
 
     def _view(self, view: int, region: _Region, expression: Expression, lids: float) -> NDArray[np.uint8]:
@@ -323,11 +324,11 @@ class TextureMemory:
         left, top, width, height = cv2.boundingRect((inside > 0).astype(np.uint8))
         if not width:
             return
-        known = float(np.vdot(trust, inside) / inside.sum())
+        area = slice(top, top + height), slice(left, left + width)
+        known = float((trust[area] * inside[area]).sum() / inside[area].sum())
         unknown = 1 - known / _KNOWN
         if unknown <= 0:
             return
-        area = slice(top, top + height), slice(left, left + width)
         filling = _MOUTH_COLOR
         if footage is not None:
             filling = footage[area] * light_ratio(image, footage, trust * (1 - inside))
