@@ -195,14 +195,23 @@ class HandFinder:
             side, drop = _VIEWS[self._count // self.every % len(_VIEWS)]
             squares = self._palms(image, _search_square(around, side, drop))
         self._count += 1
-        fresh = [self._look(image, _joint_square(self._look(image, s).points)) for s in squares]
-        hands: list[Hand] = []
-        for hand in sorted([*followed, *fresh], key=lambda h: -h.presence):
-            apart = all(_distance(hand, other) > _SAME_HAND * max(hand.size, other.size) for other in hands)
-            if hand.presence >= _PRESENCE and apart and len(hands) < _MOST_HANDS:
-                hands.append(hand)
-        self._hands = hands
-        return list(hands)
+        self._hands = _apart([*followed, *self._searched(image, squares)])
+        return list(self._hands)
+
+    def closely(self, image: Image, around: Floats) -> list[Hand]:
+        """Like a call, for pictures that may be far apart and are worth the while: hands of the last one are followed where they still
+        are, and searched for in every picture, in all squares until one shows any."""
+        found = [self._look(image, _joint_square(hand.points)) for hand in self._hands]
+        for side, drop in _VIEWS:
+            found += self._searched(image, self._palms(image, _search_square(around, side, drop)))
+            hands = _apart(found)
+            if hands:
+                break
+        self._hands = _apart([self._look(image, _joint_square(hand.points)) for hand in hands])
+        return list(self._hands)
+
+    def _searched(self, image: Image, squares: Sequence[Matrix]) -> list[Hand]:
+        return [self._look(image, _joint_square(self._look(image, s).points)) for s in squares]
 
     def _palms(self, image: Image, square: Matrix) -> list[Matrix]:
         """Squares `frame_to_square` about the palms seen in a search square, best first."""
@@ -282,26 +291,42 @@ def _hand_square(
     return align.square_matrix(centre + up / length * ahead * size, _HAND_SIZE / side, angle, _HAND_SIZE)
 
 
+def _apart(found: Sequence[Hand]) -> list[Hand]:
+    """Those that surely are hands, the surest first, each once."""
+    hands: list[Hand] = []
+    for hand in sorted(found, key=lambda h: -h.presence):
+        apart = all(_distance(hand, other) > _SAME_HAND * max(hand.size, other.size) for other in hands)
+        if hand.presence >= _PRESENCE and apart and len(hands) < _MOST_HANDS:
+            hands.append(hand)
+    return hands
+
+
 def _distance(a: Hand, b: Hand) -> float:
     return float(np.linalg.norm(a.points.mean(axis=0) - b.points.mean(axis=0)))
 
 
 def hand_mask(
-    hands: Sequence[Hand], shape: tuple[int, int], matrix: Matrix | None = None, *, soft_px: float = 2.0
+    hands: Sequence[Hand],
+    shape: tuple[int, int],
+    matrix: Matrix | None = None,
+    *,
+    soft_px: float = 2.0,
+    around: bool = False,
 ) -> Mask:
     """Where hands are: fingers as thick strokes, palm and the start of the forearm as polygons.
 
-    `matrix` (frame_to_crop) takes the hands' points to the mask's pixels; `soft_px` is the standard deviation of the edge.
+    `matrix` (frame_to_crop) takes the hands' points to the mask's pixels; `soft_px` is the standard deviation of the edge. With
+    `around` wherever they may be: also between the fingers, and half a finger's width about it all.
     """
     drawn = np.zeros(shape, dtype=np.uint8)
     for hand in hands:
         points = align.apply(matrix, hand.points) if matrix is not None else hand.points.astype(np.float64)
-        _draw_hand(drawn, points)
+        _draw_hand(drawn, points, around)
     mask = (drawn / 255).astype(np.float32)
     return cv2.GaussianBlur(mask, (0, 0), soft_px) if soft_px > 0 else mask
 
 
-def _draw_hand(drawn: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
+def _draw_hand(drawn: NDArray[np.uint8], points: NDArray[np.float64], around: bool) -> None:
     across = float(np.linalg.norm(points[5] - points[17]))
     length = float(np.linalg.norm(points[9] - points[0]))
     knuckles = max(across, 0.55 * length)  # seen from the side the knuckles lie behind each other
@@ -315,6 +340,11 @@ def _draw_hand(drawn: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
         _stroke(drawn, points[a], points[b], knuckles * _FINGER_WIDTH)
     away = points[0] - points[9]
     _stroke(drawn, points[0], points[0] + 0.6 * away, 0.8 * knuckles)
+    if around:
+        hull = cv2.convexHull(points.astype(np.float32))[:, 0]
+        _fill(drawn, hull)
+        for a, b in zip(hull, np.roll(hull, -1, axis=0), strict=True):
+            _stroke(drawn, a, b, 2 * knuckles * _FINGER_WIDTH)
 
 
 def _stroke(drawn: NDArray[np.uint8], a: NDArray[np.float64], b: NDArray[np.float64], width: float) -> None:

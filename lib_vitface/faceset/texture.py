@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from itertools import chain, repeat
 
 import cv2
 import numpy as np
@@ -148,11 +149,16 @@ class TextureMemory:
         return len(self.textures)
 
     @classmethod
-    def build(cls, views: Iterable[tuple[Image, Floats, Floats]], size: int = 256) -> TextureMemory:
-        """From `(crop, landmarks in crop pixels [468, 3], gaze)` of one person; at least one view."""
+    def build(
+        cls, views: Iterable[tuple[Image, Floats, Floats]], size: int = 256, covers: Iterable[Mask | None] = ()
+    ) -> TextureMemory:
+        """From `(crop, landmarks in crop pixels [468, 3], gaze)` of one person; at least one view.
+
+        `covers` `[H, W]` 0..1 say where something lies before the face of each view, None: nowhere; from there nothing is taken.
+        """
         textures, visible, points, angles, gazes = [], [], [], [], []
-        for image, landmarks, looking in views:
-            texture, seen = _unwrap(image, landmarks, size)
+        for (image, landmarks, looking), cover in zip(views, chain(covers, repeat(None)), strict=False):
+            texture, seen = _unwrap(image, landmarks, size, cover)
             expression = read_expression(landmarks, looking)
             textures.append(texture)
             visible.append(seen)
@@ -388,15 +394,16 @@ def light_ratio(drawn: Floats, footage: Floats, weight: Mask) -> Floats:
     return np.clip((total[0] + 1) / (total[1] + 1), 0.4, 2.5).astype(np.float32)
 
 
-def _unwrap(image: Image, landmarks: Floats, size: int) -> tuple[NDArray[np.uint8], Mask]:
-    """A crop in atlas space and how well each texel was seen (0..1)."""
+def _unwrap(image: Image, landmarks: Floats, size: int, cover: Mask | None = None) -> tuple[NDArray[np.uint8], Mask]:
+    """A crop in atlas space and how well each texel was seen (0..1), which is not at all where `cover` lies over it."""
     seen = atlas.triangle_map(size)
     x, y = atlas.pixel_map(atlas.nearest_triangle_map(size), atlas.places(size), landmarks)
     texture = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     facing = atlas.facing(landmarks)[mesh.triangles()].mean(axis=1)[np.maximum(seen, 0)]
     height, width = image.shape[:2]
     inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-    return texture, (facing * (seen >= 0) * inside).astype(np.float32)
+    bare = 1 if cover is None else 1 - cv2.remap(cover, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return texture, (facing * (seen >= 0) * inside * bare).astype(np.float32)
 
 
 def _agreement(textures: NDArray[np.uint8]) -> Floats:

@@ -10,6 +10,7 @@ from lib_vitface.errors import CheckpointError
 
 IDENTITIES = 2
 """Source and target. Numbers from here on are further facesets of the source."""
+TARGET = 1
 DETECTOR_SIDE, DETECTOR_CELL = 224, 16  # px of the crops and of the cells of `models.detector`
 
 
@@ -36,7 +37,8 @@ class ViTSwapperConfig:
     Parts that are off by default: `fusion` of an EfficientNet branch (`local_width` of B0's channels) with the ViT's tokens;
     attention over `clip_frames` frames where that is more than one; `memory_tokens` made of several views of the person;
     `condition` says how a number of `coefficients` of a morphable face are told (film, tokens, both); a volume seen by
-    `volume_side` x `volume_side` rays; `persons` beyond two are further facesets of the source.
+    `volume_side` x `volume_side` rays; `persons` beyond two are further facesets of the source. `own_decoders`: the target has a
+    decoder of its own, as in whatever `train` makes anew; a base, and models of before, have one for all.
     """
 
     resolution: int = 256
@@ -52,6 +54,7 @@ class ViTSwapperConfig:
     coefficients: int = 0
     volume_side: int = 0
     persons: int = IDENTITIES
+    own_decoders: bool = False
 
 
 PRESETS: dict[str, ViTSwapperConfig] = {

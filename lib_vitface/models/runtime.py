@@ -60,6 +60,8 @@ class TorchNetwork:
         self._identity = identity
         self._network = build_model(checkpoint.config)
         self._network.load_state_dict(checkpoint.tensors(weights))
+        if isinstance(checkpoint.config, ViTSwapperConfig):
+            self._network.draw_only(identity)  # type: ignore[operator]
         self._network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if size is not None:
             self._network.run_at(size)  # type: ignore[operator]

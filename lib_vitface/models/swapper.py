@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lib_vitface.models.config import Config, ViTSwapperConfig
+from lib_vitface.models.config import TARGET, Config, ViTSwapperConfig
 from lib_vitface.models.decoder import CoverDecoder, ReferenceDecoder
 from lib_vitface.models.encoder import ViTEncoder
 from lib_vitface.models.local import CoefficientTokens, LocalEncoder, make_fusion
@@ -23,14 +23,11 @@ class ViTSwapper(nn.Module):
         self.config = config
         channels, heads = config.encoder.hidden_size, config.encoder.num_attention_heads
         self.encoder = ViTEncoder(config.encoder, window=config.clip_frames - 1)
-        film = config.condition in ("film", "both")
-        self.decoder = ReferenceDecoder(
-            channels,
-            config.widths,
-            config.persons,
-            config.coefficients if film else 0,
-            FaceVolume.CHANNELS if config.volume_side else 0,
-        )
+        told = config.coefficients if config.condition in ("film", "both") else 0
+        seen = FaceVolume.CHANNELS if config.volume_side else 0
+        sizes = (channels, config.widths, config.persons, told, seen)
+        self.decoder = ReferenceDecoder(*sizes)
+        self.target_decoder = ReferenceDecoder(*sizes) if config.own_decoders else None
         self.cover = CoverDecoder(config.cover_width)
         if config.fusion != "none":
             self.local = LocalEncoder(config.local_width)
@@ -64,10 +61,32 @@ class ViTSwapper(nn.Module):
         if numbers is not None and self.config.condition in ("tokens", "both"):
             tokens = self.told(tokens, numbers)
         seen = None if rendered is None else torch.cat(rendered, dim=1)
-        swapped = self.decoder(reference, trust, geometry, tokens, identity, numbers, seen)
+        swapped = self._decode(identity, reference, trust, geometry, tokens, identity, numbers, seen)
         mask = torch.sigmoid(self.cover(image, own, trust))
         parts = (swapped, mask) if rendered is None else (swapped, mask, rendered[0], rendered[2])
         return SwapperOutput(*(part.unflatten(0, (clips, length)) for part in parts))
+
+    def _decode(self, identity: torch.Tensor, reference: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
+        """What `ReferenceDecoder` draws of `reference` and the `rest` it asks for, with the decoder of whom each picture is.
+
+        The target's one learns to take fingers away or to smooth a skin, and no such habit shall change how the source is drawn. A
+        decoder for each person is DeepFaceLab's DF (Perov et al. 2020, arXiv:2005.05535).
+        """
+        inputs = (reference, *rest)
+        if self.target_decoder is None:
+            return self.decoder(*inputs)
+        drawn, is_target = torch.empty_like(reference), identity.eq(TARGET)
+        for decoder, chosen in ((self.decoder, ~is_target), (self.target_decoder, is_target)):
+            rows = chosen.nonzero()[:, 0]
+            if len(rows):
+                drawn = drawn.index_copy(0, rows, decoder(*(None if t is None else t[rows] for t in inputs)))
+        return drawn
+
+    def draw_only(self, identity: int) -> None:
+        """Forget what only somebody else than person `identity` is drawn with; nobody else can be drawn from then on."""
+        if self.target_decoder is not None and identity == TARGET:
+            self.decoder = self.target_decoder
+        self.target_decoder = None
 
     def tokens(
         self,

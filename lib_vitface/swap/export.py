@@ -142,6 +142,8 @@ class TrainedSource:
     def __init__(self, checkpoint: Checkpoint, part: str) -> None:
         self._network = build_model(checkpoint.config)
         self._network.load_state_dict(checkpoint.tensors(part))
+        if isinstance(checkpoint.config, ViTSwapperConfig):
+            self._network.draw_only(SOURCE)  # type: ignore[operator]
         self._network.eval()
         self._memory: torch.Tensor | None = None
         if isinstance(checkpoint.config, ViTSwapperConfig) and checkpoint.config.memory_tokens:

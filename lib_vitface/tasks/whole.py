@@ -33,8 +33,7 @@ _FIND_S = 0.12  # seconds a frame of building a faceset, until this machine has 
 _SWAP_COST, _SCORE_COST = 3.2, 2.5
 _SCORED = 100  # frames the demo's report is made of
 _LEAST_TRAINING_S = 30.0
-_MOST_STEPS = 500  # of the demo: on its pair more of them made the face less like the source's (docs/demo.md)
-_START_S = 45.0  # drawing references, loading models, the contact sheet
+_START_S = 60.0  # looking for hands, drawing references, loading models, the contact sheet
 _NOTE = "swapped.json"
 
 
@@ -264,7 +263,7 @@ def demo(options: DemoOptions, host: Host) -> dict[str, Any]:
     run.facesets()
     left = train_s()
     run.expect(left, every)
-    result = run.finish(run.train(left / 60, _MOST_STEPS), every)
+    result = run.finish(run.train(left / 60, None), every)
     seen = facts.inspect(InspectOptions([Path(result["output"])], search=False), replace(host, tick=no_tick))
     return {**result, "marked": seen["synthetic"], "minutes": round((time.monotonic() - began) / 60, 2)}
 

@@ -35,6 +35,18 @@ def placement(random: np.random.Generator, size: int, strength: float) -> NDArra
     return matrix
 
 
+def lookup(before_to_after: NDArray[np.float64], size: int, shift: Floats | None = None) -> tuple[Floats, Floats]:
+    """Columns and rows `[S, S]` where `cv2.remap` finds what an affine map 2x3 brings to each place of a `size` px picture; before
+    that map, what was at a place plus `shift` `[S, S, 2]` px had been brought to that place."""
+    back = cv2.invertAffineTransform(before_to_after).astype(np.float32)
+    columns, rows = np.meshgrid(*(np.arange(size, dtype=np.float32),) * 2)
+    x, y = (columns * a + rows * b + c for a, b, c in back)
+    if shift is not None:
+        moved = cv2.remap(shift, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        x, y = x + moved[..., 0], y + moved[..., 1]
+    return x, y
+
+
 def distort(image: Image, random: np.random.Generator, strength: float) -> Image:
     """Random smooth distortion: a coarse grid of offsets, interpolated (the "random warp" of the deepfakes family)."""
     size = image.shape[0]

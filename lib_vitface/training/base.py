@@ -19,6 +19,7 @@ from lib_vitface.models.swapper import ViTSwapper
 FORMAT = "vitface-base"
 _TABLE = ".table.weight"
 _PLACES = ".position_embeddings"
+_DECODERS = "decoder.", "target_decoder."
 _OWN = ("volume.planes.planes",)  # are a person
 
 
@@ -56,7 +57,7 @@ def load_base(path: Path, model: torch.nn.Module) -> dict[str, Any]:
             f"{path} is a base of other sizes (preset {facts.get('preset')}); train with --preset {facts.get('preset')}."
         )
     own, taken = model.state_dict(), 0
-    for name, value in found.items():
+    for name, value in _for_both(found, own).items():
         if name not in own:
             continue
         if name.endswith(_TABLE):  # the shared row; further facesets of the source add theirs to the source's
@@ -67,6 +68,12 @@ def load_base(path: Path, model: torch.nn.Module) -> dict[str, Any]:
             own[name].copy_(value)
             taken += own[name].numel()
     return {**facts, "file": str(path), "share": taken / sum(v.numel() for v in own.values())}
+
+
+def _for_both(found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A base's weights, those of its decoder also under the name of the target's, where the model has one."""
+    both = {name.replace(*_DECODERS, 1): value for name, value in found.items() if name.startswith(_DECODERS[0])}
+    return {**found, **{name: value for name, value in both.items() if name in own}}
 
 
 def _read(path: Path) -> tuple[ViTSwapperConfig, dict[str, Any], dict[str, torch.Tensor]]:

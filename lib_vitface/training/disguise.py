@@ -15,11 +15,16 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from lib_vitface.faceset.texture import TextureMemory, light_ratio
+from lib_vitface.faceset.texture import TextureMemory, light_ratio, place_expression
 from lib_vitface.training.data import Person
-from lib_vitface.types import Image
+from lib_vitface.types import Floats, Image
 
 _KEPT_BYTES = 400_000_000  # of drawn ones: 1500 at 192 px
+_CELLS, _SMOOTH, _FADE = (
+    49,
+    1 / 24,
+    0.1,
+)  # of moves: places a side, standard deviation in sides, weight of staying in place
 _HULL, _OPENINGS = 1, 2  # channels of `Person.layers`: one, and from there on
 
 
@@ -44,6 +49,27 @@ class Disguises:
             while len(self._drawn) > 1 and len(self._drawn) * each > _KEPT_BYTES:
                 self._drawn.popitem(last=False)
         return self._drawn[name]
+
+    def reshape(self, who: int, frame: int, other: int, share: float) -> tuple[Floats, Floats]:
+        """The frame's landmarks `[468, 3]` px with `share` 0..1 of what sets the resting shape of `other` apart from `who`'s; and
+        how far from each place of the so shaped picture what is seen there was before, `[S, S, 2]` px.
+
+        Expression and pose stay. Between landmarks the move is smooth (normalised convolution, Knutsson and Westin 1993), away from
+        the face it fades.
+        """
+        person = self._persons[who]
+        before, size = person.landmarks[frame], person.images.shape[1]
+        change = self._persons[other].memory.neutral - person.memory.neutral
+        after = place_expression(person.expressions[frame].points + share * change, before)
+        cells = np.linspace(0, size - 1, _CELLS, dtype=np.float32)
+        near = [np.exp(-(((after[:, k, None] - cells) / (_SMOOTH * size)) ** 2) / 2) for k in (0, 1)]
+        moves = (before - after)[:, :2]
+        coarse = [(near[1] * moves[:, k, None]).T @ near[0] for k in (0, 1)]
+        shifts = np.stack(coarse, axis=-1) / ((near[1].T @ near[0])[..., None] + _FADE)
+        # cells lie on whole pixels' places, so `resize`, which is about pixels' areas, would be off by half a cell
+        places = np.arange(size, dtype=np.float32) * ((_CELLS - 1) / (size - 1))
+        columns, rows = np.meshgrid(places, places)
+        return after, cv2.remap(shifts.astype(np.float32), columns, rows, cv2.INTER_LINEAR)
 
     def _draw(self, who: int, frame: int, other: int) -> tuple[Image, Image, Image]:
         person, image = self._persons[who], self._persons[who].images[frame]

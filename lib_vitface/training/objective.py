@@ -74,9 +74,9 @@ class Objective:
 
         Without gradients also `psnr_db` inside the face's outline, which means the same for every kind of model.
         """
-        wanted, where, hull, uncovered = (
+        wanted, where, mask_known, hull, uncovered = (
             torch.from_numpy(a).to(self.device)
-            for a in (samples.wanted, samples.where, samples.hull, samples.uncovered)
+            for a in (samples.wanted, samples.where, samples.mask_known, samples.hull, samples.uncovered)
         )
         image, mask = output.image.flatten(0, 1), output.mask.flatten(0, 1)
         judged = {} if torch.is_grad_enabled() else {"psnr_db": psnr_db(image, wanted, hull)}
@@ -93,7 +93,7 @@ class Objective:
             priority=priority_map(points, (size, size), size / 64) * counts,
         )
         total = terms.pop("total")
-        added = {"mask": weighted_mean((mask - uncovered).square(), where)} if self.weights.mask else {}
+        added = {"mask": weighted_mean((mask - uncovered).square(), mask_known)} if self.weights.mask else {}
         added |= self._judged(image.float(), wanted, where, samples)
         added |= self._of_volume(output, wanted, where, samples)
         return {**terms, **added, **judged, "total": total + weighted_total(added, self.weights).to(total.device)}

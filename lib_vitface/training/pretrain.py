@@ -113,6 +113,7 @@ def pretrain(options: PretrainOptions, people: Sequence[Path], tick: Tick = no_t
     )
     config = trainer.make_config(asked)
     assert isinstance(config, ViTSwapperConfig)
+    config = replace(config, own_decoders=False)  # a base is nobody's own
     device = devices.pick_device(options.device)
     dtype = trainer._precision(options.precision, device)
     torch.manual_seed(options.seed)

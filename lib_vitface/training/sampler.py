@@ -19,7 +19,7 @@ from lib_vitface.faces.landmarks import five_points
 from lib_vitface.faceset import atlas
 from lib_vitface.metrics.temporal import motion
 from lib_vitface.models.config import IDENTITIES
-from lib_vitface.training.augment import Augmentation, ColorChange, distort, paint_cover, placement
+from lib_vitface.training.augment import Augmentation, ColorChange, distort, lookup, paint_cover, placement
 from lib_vitface.training.data import Person, near
 from lib_vitface.training.disguise import Disguises
 from lib_vitface.training.recipes import make_recipe
@@ -33,7 +33,8 @@ PRIORITY_POINTS = list(mesh.RIGHT_EYE + mesh.LEFT_EYE + mesh.LIPS_OUTER + mesh.L
 class Samples:
     """A batch as numpy float32, channels first, 0..1. Names as in `types.Batch`; besides: `wanted` [B, 3, S, S] what shall
     come out, `where` [B, 1, S, S] where that counts, `hull` [B, 1, S, S] the area of the face, `uncovered` [B, 1, S, S] where nothing
-    lies over it, `points` [B, 72, 2] eyes and lips and `five` [B, 5, 2] the five points in px.
+    lies over it and `mask_known` [B, 1, S, S] where that is known, `points` [B, 72, 2] eyes and lips and `five` [B, 5, 2] the five
+    points in px.
 
     Each `length` pictures in a row are a clip, and then `identity` and `times` [B / length, length] are per clip; `flow`
     [B / length, length - 1, S, S, 2] says where pixels of `wanted` go to, `visible` [..., 1, S, S] where that is known;
@@ -49,6 +50,7 @@ class Samples:
     identity: NDArray[np.int64]
     wanted: Floats
     where: Floats
+    mask_known: Floats
     hull: Floats
     uncovered: Floats
     points: Floats
@@ -216,22 +218,25 @@ class Sampler:
         variant = int(random.integers(len(person.layers))) if variant is None else min(variant, len(person.layers) - 1)
         image, layers = person.images[frame], person.layers[variant, frame]
         reference = person.references[variant, frame] if len(person.references) else image
-        sure, points = person.sure[frame], person.landmarks[frame][PRIORITY_POINTS, :2]
-        five, landmarks = five_points(person.landmarks[frame]), person.landmarks[frame]
+        sure = np.dstack([person.sure[frame], person.hands[frame]])
+        landmarks, shift = person.landmarks[frame], None
         size = image.shape[0]
         pictures = [image, reference]  # the last two: what drives, and what is known of how its person looks
         if change.disguise > 0 and random.random() < change.disguise:
-            seen, looks, worn = self._disguises(who, frame, int(random.choice(self._others(who))))
+            other = int(random.choice(self._others(who)))
+            seen, looks, worn = self._disguises(who, frame, other)
             # What is not worn, eyes and mouth, is still the person's own: or the mask would learn to see covers there.
             own = cv2.convertScaleAbs(reference + (looks.astype(np.float32) - reference) * (worn / np.float32(255)))
             pictures += [seen, own]
+            landmarks, shift = self._disguises.reshape(who, frame, other, min(random.uniform(0, 2), 1.0))
         strength = min(change.warp, 1.5)
-        if strength:
-            matrix = placement(random, size, strength)
-            pictures = [cv2.warpAffine(p, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE) for p in pictures]
-            layers, sure = (cv2.warpAffine(p, matrix, (size, size)) for p in (layers, sure))
-            points, five = (p @ matrix[:, :2].T + matrix[:, 2] for p in (points, five))
+        matrix = placement(random, size, strength) if strength else np.eye(2, 3)
+        if strength or shift is not None:
+            places = lookup(matrix, size, shift)
+            pictures = [cv2.remap(p, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for p in pictures]
+            layers, sure = (cv2.remap(p, *places, cv2.INTER_LINEAR) for p in (layers, sure))
             landmarks = align.apply(matrix, landmarks).astype(np.float32)
+        points, five = landmarks[PRIORITY_POINTS, :2], five_points(landmarks)
         mirrored = random.random() < change.flip
         if mirrored:
             *pictures, layers, sure = (np.ascontiguousarray(p[:, ::-1]) for p in (*pictures, layers, sure))
@@ -243,7 +248,7 @@ class Sampler:
         image, reference, seen, own = *pictures[:2], *pictures[-2:]
         driving, cover = self._driving(seen, points, random)
         shape = layers[..., 1].astype(np.float32) / 255
-        certain = sure.astype(np.float32) / 255
+        certain, hands = np.moveaxis(sure.astype(np.float32) / 255, 2, 0)
         told = {} if person.coefficients is None else {"coefficients": person.coefficients[int(mirrored), frame]}
         if self.extras.rays:
             told |= _head(landmarks, size, self.extras.rays, mirrored)
@@ -257,8 +262,9 @@ class Sampler:
             "identity": np.int64(who),
             "wanted": image,
             "where": (shape * certain)[..., None],
+            "mask_known": (shape * np.maximum(certain, hands))[..., None],
             "hull": shape[..., None],
-            "uncovered": (1 - cover)[..., None],
+            "uncovered": ((1 - cover) * (1 - hands))[..., None],
             "points": points.astype(np.float32),
             "five": five.astype(np.float32),
         }

@@ -24,7 +24,15 @@ from lib_vitface.faceset.morphable import COEFFICIENTS
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.media.container import beside, writing
 from lib_vitface.models.checkpoint import INDEX, Checkpoint, back_up, open_model, save_model
-from lib_vitface.models.config import IDENTITIES, LOCAL_WIDTHS, PRESETS, Config, person_name, saehd_config
+from lib_vitface.models.config import (
+    IDENTITIES,
+    LOCAL_WIDTHS,
+    PRESETS,
+    Config,
+    ViTSwapperConfig,
+    person_name,
+    saehd_config,
+)
 from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.training import ensemble
 from lib_vitface.training.augment import Augmentation
@@ -84,7 +92,15 @@ def make_config(options: TrainOptions) -> Config:
         condition=options.morphable,
         coefficients=0 if options.morphable == "none" else COEFFICIENTS,
         volume_side=(options.resolution or preset.resolution) // 32 * 8 if options.renderer else 0,
+        own_decoders=True,
     )
+
+
+def _as_before(config: Config, known: Config) -> Config:
+    """The configuration with as many decoders as the model has that training goes on with; there is no option for that."""
+    if isinstance(config, ViTSwapperConfig) and isinstance(known, ViTSwapperConfig):
+        return dataclasses.replace(config, own_decoders=known.own_decoders)
+    return config
 
 
 def train(
@@ -118,6 +134,8 @@ def _train(
     dtype: torch.dtype,
 ) -> dict[str, Any]:
     config = make_config(options)
+    if (options.model / INDEX).exists():
+        config = _as_before(config, open_model(options.model).config)
     torch.manual_seed(options.seed)
     model = build_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = config.kind

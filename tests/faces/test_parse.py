@@ -110,6 +110,15 @@ def test_a_hand_covers_its_joints_and_turns_with_them() -> None:
     assert parse.hand_mask([], (8, 8)).max() == 0
 
 
+def test_around_a_hand_is_all_that_may_be_hand() -> None:
+    hand = hand_at(100, 150, 50)
+    strokes, around = (parse.hand_mask([hand], (SIZE, SIZE), soft_px=0, around=wide) for wide in (False, True))
+    assert (around >= strokes).all() and strokes.sum() * 1.2 < around.sum() < strokes.sum() * 3
+    first, second = hand.points[7].astype(int), hand.points[11].astype(int)  # of two fingers
+    between = (first + second) // 2
+    assert around[between[1], between[0]] == 1
+
+
 def test_real_hands_are_found_where_they_are_and_nowhere_else() -> None:
     """At 7 s the hand lies on her cheek, at 13 s it is gone."""
     finder = parse.HandFinder(every=1)
@@ -120,3 +129,17 @@ def test_real_hands_are_found_where_they_are_and_nowhere_else() -> None:
     assert box[0] - 60 < hands[0].points[:, 0].mean() < (box[0] + box[2]) / 2  # on the viewer's left
     finder.reset()
     assert [finder(frames[1], box) for _ in range(3)][-1] == []
+    (alone,) = finder.closely(frames[0], box)
+    assert np.abs(alone.points - hands[0].points).mean() < 20  # the face is 210 px wide
+    assert finder.closely(frames[1], box) == []
+
+
+def test_a_hand_that_no_search_finds_is_known_from_the_picture_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = np.array([330, 60, 520, 340], np.float32)
+    before, after = (next(iter(media.read_frames(locate("sample_target"), t))).image for t in (4.0, 4.4))
+    finder = parse.HandFinder()
+    (known,) = finder.closely(before, box)
+    monkeypatch.setattr(parse.HandFinder, "_palms", lambda *_: [])
+    (followed,) = finder.closely(after, box)
+    assert np.abs(followed.points - known.points).mean() < 30
+    assert parse.HandFinder().closely(after, box) == []

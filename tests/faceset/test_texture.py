@@ -144,6 +144,22 @@ def test_a_cover_on_one_view_is_outvoted() -> None:
     assert np.abs(drawn.image[patch] - views[0][0][patch]).mean() < 8
 
 
+def test_nothing_is_taken_from_where_a_hand_is_known_to_lie() -> None:
+    """Of two views, too few to outvote each other, one is half covered: that half comes from the other alone."""
+    (image, landmarks), (_, again) = view(0), view(4)
+    covered, cover = image.copy(), np.zeros((SIZE, SIZE), np.float32)
+    covered[:, : SIZE // 2], cover[:, : SIZE // 2] = (250, 20, 20), 1
+    views = [(covered, landmarks, UNKNOWN), (image, again, UNKNOWN)]
+    ignorant, told = TextureMemory.build(views, 256), TextureMemory.build(views, 256, [cover, None])
+    of_the_cover = [m.render(landmarks, SIZE, read_expression(landmarks)) for m in (ignorant, told)]
+    left = np.s_[SIZE // 3 : SIZE // 2, SIZE // 3 : SIZE // 2 - 8]
+    gaps = [np.abs(drawn.image[left] - image[left]).mean() for drawn in of_the_cover]
+    assert gaps[0] > 20 and gaps[1] < 10
+    bare = (of_the_cover[0].mask > 0.5) & (np.arange(SIZE) > SIZE // 2 + 8)
+    assert bare.sum() > 1000
+    assert np.abs(of_the_cover[0].image[bare] - of_the_cover[1].image[bare]).mean() < 3
+
+
 def test_an_open_mouth_never_seen_is_hidden_and_not_trusted() -> None:
     closed = view(0, seed=1)
     wanted = view(0, mouth_cm=2.5)[1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from made_faceset import write_faceset
@@ -12,12 +14,13 @@ from test_pretrain import asked
 from test_sampler import PLAIN, frames_of
 from test_trainer import options
 
+from lib_vitface.faces import align, mesh
 from lib_vitface.training import disguise, trainer
-from lib_vitface.training.augment import Augmentation
+from lib_vitface.training.augment import Augmentation, lookup
 from lib_vitface.training.data import Person
 from lib_vitface.training.disguise import Disguises
 from lib_vitface.training.pretrain import Rotation
-from lib_vitface.training.sampler import Extras, Sampler
+from lib_vitface.training.sampler import PRIORITY_POINTS, Extras, Sampler
 
 DISGUISED = Augmentation(0, 0, 0, 0, disguise=1)
 
@@ -71,8 +74,15 @@ def test_what_is_kept_of_them_is_bounded(persons: list[Person], monkeypatch: pyt
         assert len(few._drawn) <= 3
 
 
+def unshaped(sampler: Sampler) -> Sampler:
+    """The sampler, in whose disguises faces keep their shape."""
+    reshape = sampler._disguises.reshape
+    sampler._disguises.reshape = lambda who, frame, other, share: reshape(who, frame, other, 0.0)  # type: ignore[method-assign]
+    return sampler
+
+
 def test_what_shall_come_out_stays_the_frame(persons: list[Person]) -> None:
-    batch, plain = (Sampler(persons, 6, change, 0).batch(3) for change in (DISGUISED, PLAIN))
+    batch, plain = (unshaped(Sampler(persons, 6, change, 0)).batch(3) for change in (DISGUISED, PLAIN))
     for k, who in enumerate(batch.identity):
         person = persons[who]
         (frame,) = frames_of(person, batch.wanted[k : k + 1])
@@ -101,6 +111,54 @@ def test_it_is_moved_mirrored_and_coloured_with_the_frame(persons: list[Person])
     sample = moved._sample(0, 3, np.random.default_rng(0))
     away = sample["hull"][..., 0] == 0
     np.testing.assert_array_equal(state["seen"][away], sample["wanted"][away])
+
+
+def test_faces_take_the_other_ones_shape_and_keep_what_they_do(persons: list[Person]) -> None:
+    disguises = Disguises(persons)
+    own, other = (p.memory.neutral for p in persons)
+    other = own + (mesh.vertices() - mesh.vertices().mean(axis=0)) * np.array([0.25, -0.1, 0])  # broader, less high
+    persons = [persons[0], replace(persons[1], memory=replace(persons[1].memory, neutral=other.astype(np.float32)))]
+    disguises = Disguises(persons)
+    before, size = persons[0].landmarks[4], 64
+    for share in (0.0, 0.5, 1.0):
+        after, shift = disguises.reshape(0, 4, 1, share)
+        wanted = persons[0].expressions[4].points + share * (other - own)
+        np.testing.assert_allclose(align.fit_head(before).canonical(after), wanted, atol=0.02)  # cm
+        columns, rows = lookup(np.eye(2, 3), size, shift)
+        found = np.stack(
+            [cv2.remap(m, *after[:, :2].T.astype(np.float32), cv2.INTER_LINEAR) for m in (columns, rows)], -1
+        )
+        inner = ((after[:, :2] > 2) & (after[:, :2] < size - 3)).all(axis=1)
+        assert inner.sum() > 300
+        # where a point is now, is found what was where it had been
+        assert np.abs(found[:, 0][inner] - before[inner, :2]).max() < (0.05 if share == 0 else 0.8)
+    assert np.abs(after - before).max() > 2
+
+
+def test_all_parts_of_a_sample_are_reshaped_alike(persons: list[Person]) -> None:
+    """A picture that says of every pixel where it was: image, reference and the openings tell the same place."""
+    size = 64
+    ramp = np.dstack([*np.meshgrid(np.arange(size), np.arange(size)), np.zeros((size, size))]).astype(np.uint8) * 3
+    told = replace(
+        persons[0],
+        images=np.repeat(ramp[None], len(persons[0].images), 0),
+        references=np.repeat(ramp[None, None], len(persons[0].images), 1).repeat(3, 0),
+    )
+    sampler = Sampler([told, persons[1]], 2, Augmentation(1, 0, 0, 0.5, disguise=1), 0)
+    moves = []
+    for seed in range(6):
+        sample = sampler._sample(0, 3, np.random.default_rng(seed))
+        np.testing.assert_array_equal(sample["wanted"], sample["reference"])
+        frame = persons[0].layers[0, 3, ..., 1] / 255.0
+        places = sample["wanted"][..., :2].astype(np.float32) / 3
+        hull = cv2.remap(frame.astype(np.float32), places[..., 0], places[..., 1], cv2.INTER_LINEAR)
+        assert np.abs(hull - sample["hull"][..., 0])[4:-4, 4:-4].mean() < 0.03
+        points = persons[0].landmarks[3][PRIORITY_POINTS, :2]
+        now = sample["points"]
+        seen = cv2.remap(places, now[:, 0], now[:, 1], cv2.INTER_LINEAR)[:, 0]
+        assert np.abs(seen - points).max() < 1.5
+        moves.append(np.abs(now - points).max())
+    assert min(moves) > 0.3
 
 
 def test_frames_of_a_clip_wear_the_same_and_half_of_them_nothing(persons: list[Person]) -> None:

@@ -115,6 +115,21 @@ def test_heads_and_their_depth_follow_the_picture(persons: list[Person]) -> None
     assert sampler.held_out(4).depth is not None and Sampler(persons, 4, PLAIN, 0).batch(0).depth is None
 
 
+def test_hands_teach_the_mask_and_nothing_else(persons: list[Person]) -> None:
+    hands = np.zeros((len(persons[0].images), 64, 64), np.uint8)
+    hands[:, 30:40, 20:50] = 255
+    sure = np.minimum(persons[0].sure, 255 - np.stack([cv2.dilate(h, np.ones((7, 7))) for h in hands]))
+    batch = Sampler([replace(persons[0], hands=hands, sure=sure), persons[1]], 2, PLAIN, 0).batch(0)
+    hand, hull = hands[0] > 0, batch.hull[0, 0] > 0.99
+    assert (hand & hull).sum() > 100
+    assert batch.where[0, 0][hand].max() == 0 and batch.uncovered[0, 0][hand].max() == 0
+    np.testing.assert_allclose(batch.mask_known[0, 0][hand & hull], 1, atol=0.02)
+    about = (cv2.dilate(hands[0], np.ones((7, 7))) > 0) & ~hand  # hand or face, who knows
+    assert batch.mask_known[0, 0][about].max() == 0
+    assert (batch.uncovered[0, 0][~hand] == 1).all()
+    np.testing.assert_array_equal(batch.mask_known[1], batch.where[1])
+
+
 @pytest.mark.parametrize("shapes", ["plain", "objects", "all"])
 def test_covers_change_what_they_cover_and_nothing_else(persons: list[Person], shapes: str) -> None:
     image = persons[0].images[0]
