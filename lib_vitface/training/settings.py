@@ -173,8 +173,8 @@ class TrainOptions:
         group="Augmentation", low=0, high=1,
     )  # fmt: skip
     disguise: float = option(
-        0.5, help="Share of driving faces that wear the other person's looks, so that looks are learned from the source's pictures "
-        "alone; vit only.", group="Augmentation", low=0, high=1,
+        0.5, help="Share of driving faces that wear the other person's looks and shape, so that looks are learned from the source's "
+        "pictures alone; vit only.", group="Augmentation", low=0, high=1,
     )  # fmt: skip
     cover_shapes: str = option(
         "plain",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from lib_vitface.models.swapper import ViTSwapper, build_model
 from lib_vitface.types import Batch
 
 TINY = ViTSwapperConfig(64, EncoderConfig(32, 8, 32, 2, 2), (8, 16, 24, 32), 8)
+OWN = replace(TINY, own_decoders=True)
 
 
 def make_batch(size: int, clips: int = 2, length: int = 1) -> Batch:
@@ -85,8 +88,8 @@ def test_shapes_and_ranges(config: ViTSwapperConfig | SAEHDConfig, length: int) 
 
 @pytest.mark.parametrize(
     "config",
-    [TINY, SAEHDConfig("saehd-df", 64, "ud", 16, 8, 8, 4), SAEHDConfig("saehd-liae", 64, "ud", 16, 8, 8, 4)],
-    ids=["vit", "df", "liae"],
+    [TINY, OWN, SAEHDConfig("saehd-df", 64, "ud", 16, 8, 8, 4), SAEHDConfig("saehd-liae", 64, "ud", 16, 8, 8, 4)],
+    ids=["vit", "own", "df", "liae"],
 )
 def test_gradients_reach_every_parameter(config: ViTSwapperConfig | SAEHDConfig) -> None:
     model = build_model(config)
@@ -104,6 +107,44 @@ def test_fresh_swapper_gives_the_reference_and_no_cover() -> None:
     output = ViTSwapper(TINY)(batch)
     assert (output.image - batch.reference).abs().max() < 0.05
     assert float(output.mask.min()) > 0.8
+
+
+def test_how_the_target_is_drawn_changes_nothing_of_the_source() -> None:
+    torch.manual_seed(2)
+    config = replace(OWN, persons=4)
+    model, batch = ViTSwapper(config).eval(), make_batch(64, clips=5, length=2)
+    batch = replace(batch, identity=torch.tensor([0, 1, 3, 1, 2]))  # from 2 on: further facesets of the source
+    before = model(batch).image
+    with torch.no_grad():
+        assert model.target_decoder is not None
+        for parameter in model.target_decoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    after = model(batch).image
+    changed = (before != after).flatten(1).any(dim=1)
+    assert changed.tolist() == [False, True, False, True, False]
+    # each picture is what it would be by itself, so none got another one's place
+    for k in range(5):
+        alone = replace(
+            batch,
+            **{n: getattr(batch, n)[k : k + 1] for n in ("image", "reference", "reference_mask", "own_reference")},
+            geometry=batch.geometry[k : k + 1],
+            identity=batch.identity[k : k + 1],
+        )
+        torch.testing.assert_close(model(alone).image[0], after[k], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("whom", [0, 1, 2])
+def test_who_is_drawn_alone_is_drawn_the_same_with_less(whom: int) -> None:
+    torch.manual_seed(3)
+    whole = ViTSwapper(replace(OWN, persons=3)).eval()
+    batch = replace(make_batch(64), identity=torch.full((2,), whom))
+    alone = deepcopy(whole)
+    alone.draw_only(whom)
+    torch.testing.assert_close(alone(batch).image, whole(batch).image, rtol=0, atol=0)
+    assert parameters(alone) < 0.8 * parameters(whole)
+    shared = ViTSwapper(TINY)
+    shared.draw_only(1)
+    assert parameters(shared) == parameters(ViTSwapper(TINY))
 
 
 def test_attention_that_trains_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:

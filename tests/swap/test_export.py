@@ -40,7 +40,7 @@ def exported(folder: Path, config: Config, quantize: str = "none") -> tuple[Chec
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint, dict[str, object]]:
-    return exported(tmp_path_factory.mktemp("export"), TINY)
+    return exported(tmp_path_factory.mktemp("export"), replace(TINY, own_decoders=True))
 
 
 def picture() -> Image:

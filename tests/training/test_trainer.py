@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,21 @@ def test_previews_and_backups_are_written(facesets: tuple[Path, Path], tmp_path:
     place = back_up(open_model(tmp_path / "m"))
     assert open_model(place).step == 4
     assert open_model(place).tensors("weights")
+
+
+def test_a_model_of_before_goes_on_with_its_one_decoder(
+    facesets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_config = trainer.make_config
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "make_config", lambda asked: replace(make_config(asked), own_decoders=False))
+        train(options(facesets, tmp_path / "old", steps=1))
+    assert train(options(facesets, tmp_path / "old", steps=2))["step"] == 2
+    assert not open_model(tmp_path / "old").config.own_decoders
+    assert not any(name.startswith("target_decoder.") for name in weights(tmp_path / "old"))
+    train(options(facesets, tmp_path / "new", steps=1))
+    names = {name for name in weights(tmp_path / "new") if name.startswith("target_decoder.")}
+    assert names == {f"target_{name}" for name in weights(tmp_path / "old") if name.startswith("decoder.")}
 
 
 def test_another_architecture_or_consent_is_refused(facesets: tuple[Path, Path], tmp_path: Path) -> None:
