@@ -200,9 +200,9 @@ class HandFinder:
 
     def closely(self, image: Image, around: Floats) -> list[Hand]:
         """Like a call, for pictures that may be far apart and are worth the while: hands of the last one are followed where they still
-        are, and searched for in every picture, in all squares until one shows any."""
+        are, and searched for in every picture, in the larger squares until one shows any."""
         found = [self._look(image, _joint_square(hand.points)) for hand in self._hands]
-        for side, drop in _VIEWS:
+        for side, drop in (_VIEWS[0], _VIEWS[2]):
             found += self._searched(image, self._palms(image, _search_square(around, side, drop)))
             hands = _apart(found)
             if hands:

@@ -19,13 +19,15 @@ from lib_vitface.faces.landmarks import five_points
 from lib_vitface.faceset import atlas
 from lib_vitface.metrics.temporal import motion
 from lib_vitface.models.config import IDENTITIES
-from lib_vitface.training.augment import Augmentation, ColorChange, distort, lookup, paint_cover, placement
+from lib_vitface.training.augment import Augmentation, ColorChange, distort, lay_hand, lookup, paint_cover, placement
 from lib_vitface.training.data import Person, near
 from lib_vitface.training.disguise import Disguises
 from lib_vitface.training.recipes import make_recipe
 from lib_vitface.types import Floats, Image, Mask
 
 _CLIP_GAP_S = 0.5  # frames of one clip are no further apart: facesets leave out what is alike
+_REAL_HANDS = 0.5  # share of covers that are hands of the footage, where there are any
+_HAND_SHARE = 0.03  # of the face
 PRIORITY_POINTS = list(mesh.RIGHT_EYE + mesh.LEFT_EYE + mesh.LIPS_OUTER + mesh.LIPS_INNER)
 
 
@@ -99,6 +101,9 @@ class Sampler:
         self._clips, self._own = clips, range(clips)[part(clips)]
         self._recipe = make_recipe(augmentation.recipe)
         self._disguises = Disguises(persons)
+        self._hands = [
+            (k, int(f)) for k, person in enumerate(persons) for f in person.training if _shows_hand(person, f)
+        ]
         self._tracks = [_tracks(person.times, person.training) for person in persons]
         self._held_out = [_tracks(person.times, _judged(person)) for person in persons]
 
@@ -277,9 +282,14 @@ class Sampler:
         if change.color:
             driving = ColorChange.draw(random, change.color * 1.2).apply(driving)
         if random.random() < change.covers:
-            donor_of = self.persons[int(random.integers(2))]
-            donor = donor_of.images[int(random.integers(len(donor_of.images)))]
-            driving, cover = paint_cover(driving, donor, random, change.cover_shapes, points)
+            if self._hands and random.random() < _REAL_HANDS:
+                number, frame = self._hands[int(random.integers(len(self._hands)))]
+                whose = self.persons[number]
+                driving, cover = lay_hand(driving, whose.images[frame], whose.hands[frame], random)
+            else:
+                donor_of = self.persons[int(random.integers(2))]
+                donor = donor_of.images[int(random.integers(len(donor_of.images)))]
+                driving, cover = paint_cover(driving, donor, random, change.cover_shapes, points)
         if change.warp:
             state = random.integers(2**32)
             # the cover is distorted with the picture it lies on
@@ -290,6 +300,12 @@ class Sampler:
         if self._recipe is not None:
             driving = self._recipe(driving, int(random.integers(2**31)))
         return driving, cover
+
+
+def _shows_hand(person: Person, frame: int) -> bool:
+    """Whether so much of the face is behind a hand that it can be shown before another one."""
+    hull = person.layers[0, frame, ..., 1] > 127
+    return bool((hull & (person.hands[frame] > 127)).sum() > _HAND_SHARE * hull.sum())
 
 
 def _head(landmarks: Floats, size: int, rays: int, mirrored: bool) -> dict[str, Floats]:
