@@ -11,6 +11,7 @@ import pytest
 from lib_vitface.faces import align
 from lib_vitface.faces.landmarks import five_points
 from lib_vitface.training import recipes
+from lib_vitface.training import sampler as sampler_module
 from lib_vitface.training.augment import Augmentation, paint_cover
 from lib_vitface.training.data import Person
 from lib_vitface.training.sampler import PRIORITY_POINTS, Extras, Sampler
@@ -128,6 +129,31 @@ def test_hands_teach_the_mask_and_nothing_else(persons: list[Person]) -> None:
     assert batch.mask_known[0, 0][about].max() == 0
     assert (batch.uncovered[0, 0][~hand] == 1).all()
     np.testing.assert_array_equal(batch.mask_known[1], batch.where[1])
+
+
+def test_hands_of_the_footage_lie_before_other_faces(persons: list[Person], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of frames that are learned from and show enough of one; the mask is told where, and what shall come out is the face without."""
+    monkeypatch.setattr(sampler_module, "_REAL_HANDS", 1.0)
+    hands = np.zeros((len(persons[1].images), 64, 64), np.uint8)
+    hands[::2, 26:44, 20:50] = 255
+    hands[1::2, 30:32, 30:32] = 255  # too little to be one
+    pink = persons[1].images.copy()
+    pink[hands > 0] = (250, 120, 200)
+    sampler = Sampler([persons[0], replace(persons[1], hands=hands, images=pink)], 8, Augmentation(0, 0, 1, 0), 0)
+    assert {number for number, _ in sampler._hands} == {1}
+    assert {frame for _, frame in sampler._hands} == {int(f) for f in persons[1].training if f % 2 == 0}
+    covered, tinted = [], []
+    for seed in range(20):
+        sample = sampler._sample(0, 3, np.random.default_rng(seed))
+        bare, image = sample["uncovered"][..., 0], sample["image"]
+        np.testing.assert_array_equal(sample["wanted"], persons[0].images[3])
+        np.testing.assert_array_equal(image[bare == 1], sample["wanted"][bare == 1])
+        if (bare == 0).sum() > 20:
+            covered.append((bare == 0).mean())
+            tinted.append(np.abs(image[bare == 0].mean(axis=0) - (250, 120, 200)).max() < 12)
+    assert len(covered) > 15 and len(set(covered)) > 10
+    assert 2 < sum(tinted) < len(tinted) - 2  # the others have the colours of the face
+    assert Sampler(persons, 2, Augmentation(0, 0, 1, 0), 0)._hands == []
 
 
 @pytest.mark.parametrize("shapes", ["plain", "objects", "all"])
