@@ -30,10 +30,12 @@ from lib_vitface.faceset.texture import (
 from lib_vitface.models.checkpoint import Checkpoint, open_model
 from lib_vitface.models.config import ViTSwapperConfig, person_name
 from lib_vitface.models.runtime import Network, open_network
+from lib_vitface.swap.light import featureless
 from lib_vitface.types import Clip, Face, Floats, Image, Mask, Matrix, Neighbours, SwapModel, SwappedFace
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the network's picture
 LARGEST_CROP = 768
+_MOST_ON_SKIN = 15.0  # grey levels by which the network may correct the memory there, see `_believable`
 _SEEN = (0.06, 0.22)  # how well the best view must have shown a part before it is drawn at all, and drawn fully
 SOURCE, TARGET = 0, 1
 _KEPT = 128  # faces whose reading is remembered
@@ -270,6 +272,8 @@ class ModelSwapper(SwapModel):
                 drawn if side == self.size else cv2.resize(drawn, (self.size, self.size), interpolation=cv2.INTER_AREA)
             )
             change = image * 255 - small
+            if self.identity == SOURCE:
+                change = _believable(change, scale_points(placed.landmarks, side, self.size))
             if side != self.size:
                 change = cv2.resize(change, (side, side), interpolation=cv2.INTER_CUBIC)
             change += drawn
@@ -288,3 +292,14 @@ class ModelSwapper(SwapModel):
             shown = shown * known * hull_mask(placed.landmarks, (side, side), feather_px=2.0)
         np.rint(np.clip(result, 0, 255, out=result), out=result)
         return SwappedFace(result.astype(np.uint8), shown, placed.matrix)
+
+
+def _believable(change: Floats, landmarks: Floats) -> Floats:
+    """A correction `[S, S, 3]` in grey levels, on skin bent to at most `_MOST_ON_SKIN`; what is done to eyes, brows and mouth stays.
+
+    Skin is what the memory knows best: what is right to change there is shade and folds, within some levels. More is what the network
+    makes up where the footage shows what the source's pictures never did, like a bright spot beside a finger.
+    """
+    skin = featureless(landmarks, change.shape[:2])[..., None]
+    bent = _MOST_ON_SKIN * np.tanh(change / _MOST_ON_SKIN)
+    return np.asarray(change + (bent - change) * skin, np.float32)

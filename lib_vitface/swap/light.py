@@ -28,10 +28,15 @@ _WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601 luma
 def skin_mask(landmarks: Floats, shape: tuple[int, int]) -> Mask:
     """Where a face `[468, 3]` shows skin: the inner part of its outline without eyes, brows and mouth; `[H, W]` 0..1."""
     size = shape[0]
-    skin = hull_mask(landmarks, shape, erode_px=0.025 * size, feather_px=0.02 * size)
+    return hull_mask(landmarks, shape, erode_px=0.025 * size, feather_px=0.02 * size) * featureless(landmarks, shape)
+
+
+def featureless(landmarks: Floats, shape: tuple[int, int]) -> Mask:
+    """Where neither eyes, brows nor mouth of a face `[468, 3]` are; `[H, W]` 0..1."""
+    bare = np.ones(shape, np.float32)
     for group, margin in _FEATURES:
-        skin = skin * (1 - region_mask(landmarks, group, shape, erode_px=-margin * size, feather_px=1.0))
-    return np.asarray(skin, np.float32)
+        bare *= 1 - region_mask(landmarks, group, shape, erode_px=-margin * shape[0], feather_px=1.0)
+    return bare
 
 
 def light_map(own: Image, footage: Image, skin: Mask) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,3 +154,28 @@ def test_the_drawn_eyes_follow_the_footages_irises_and_the_memory_fits_the_crop(
     assert 0.07 < places[1] - places[0] < 0.2
     side = swapped.image.shape[0]
     assert swap._memory(0, side).size == side < 512, "texels between the pixels of the crop would shimmer"
+
+
+@pytest.mark.parametrize("identity", [0, TARGET])
+def test_what_the_network_makes_up_on_skin_is_bounded(model: Checkpoint, identity: int) -> None:
+    """A network that paints everything white: the source's skin is hardly changed, mouth and eyes are. The target's picture has a
+    truth to be held to, so it is left alone."""
+
+    class White:
+        device = None
+
+        def __call__(self, inputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+            return np.ones_like(inputs["image"]), np.ones_like(inputs["reference_mask"])
+
+    face = face_at(Pose(0, 0, 0), 6.0, 150, 145)
+    (swapped,) = ModelSwapper(model, device="cpu", network=White(), identity=identity)([frame_of()], [face])
+    assert face.landmarks is not None
+    points = align.apply(swapped.frame_to_crop, face.landmarks)
+    cheek, lips = (points[[k], :2].mean(axis=0).round().astype(int) for k in (50, 13))
+    shade = np.array(SHADES["target" if identity else "source"])
+    assert swapped.image[lips[1], lips[0]].min() > 240
+    rise = swapped.image[cheek[1], cheek[0]] - shade
+    if identity:
+        assert swapped.image[cheek[1], cheek[0]].min() > 240
+    else:
+        assert (rise > 5).all() and (rise <= 17).all()
