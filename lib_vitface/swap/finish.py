@@ -40,19 +40,18 @@ class Finisher:
         size = swapped.image.shape[0]
         footage = align.warp(image, swapped.frame_to_crop, size)
         landmarks = align.apply(swapped.frame_to_crop, face.landmarks).astype(np.float32)
-        shown = self._shown(swapped.mask, landmarks)
-        free = np.ones_like(shown)
+        outline, free = self._outline(swapped.mask, landmarks)
         if self.options.occlusion and hands:
-            free = 1 - hand_mask(hands, shown.shape, swapped.frame_to_crop, soft_px=max(size / 160, 0.7))
+            free = free * (1 - hand_mask(hands, free.shape, swapped.frame_to_crop, soft_px=max(size / 160, 0.7)))
         step = max(size // 192, 1)  # a part of the pixels is enough
         new, under = (np.ascontiguousarray(a[::step, ::step]) for a in (swapped.image, footage))
-        clear = blend.combine(shown, free)[::step, ::step]
+        clear = blend.combine(outline, free)[::step, ::step]
         # Skin tells light and colour; brows, eyes and hair differ between people.
         skin = skin_mask(landmarks / np.float32(step), (len(clear), len(clear))) * clear
         light = light_map(new, under, skin)
         own = ColorStatistics.measure(relit(new, light, self.options.relight), skin)
         target = ColorStatistics.measure(under, skin)
-        return Measured(swapped, blend.combine(self._soft(shown, landmarks), free), light, own, target)
+        return Measured(swapped, blend.combine(self._soft(outline, landmarks), free), light, own, target)
 
     def finish(
         self,
@@ -84,12 +83,15 @@ class Finisher:
             face = blend.motion_blur(face, (float(moved[0]), float(moved[1])))
         return blend.paste(image, face, measured.mask, swapped.frame_to_crop, mode=options.blend, opacity=opacity)
 
-    def _shown(self, learned: Mask, landmarks: Floats) -> Mask:
+    def _outline(self, learned: Mask, landmarks: Floats) -> tuple[Mask, Mask]:
+        """Where a face ends, which is softened and moved as the options say, and where nothing lies before it, which is softened a
+        quarter as much: beside a finger the face begins at once, or a nose and lips would be the footage's."""
         if self.options.mask == "learned" and self.options.occlusion:
-            return learned
+            return learned, np.ones_like(learned)
         hull = hull_mask(landmarks, (learned.shape[0], learned.shape[1]), feather_px=2.0)
         alone = self.options.mask == "hull" or not self.options.occlusion
-        return hull if alone else blend.combine(learned, hull)
+        width = self.options.feather / 100 * face_height(landmarks)
+        return hull, np.ones_like(hull) if alone else blend.feather(learned, width / 4)
 
     def _soft(self, mask: Mask, landmarks: Floats) -> Mask:
         """The mask grown or shrunk and with a soft edge; it ends before the crop does."""

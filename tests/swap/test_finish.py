@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,26 @@ def test_a_hand_before_the_face_stays(tmp_path: Path, face: Face) -> None:
     np.testing.assert_allclose(shown[place].astype(int), image[place], atol=2)
     hidden = finish(tmp_path, face, hands=(hand,), occlusion=False)
     assert np.abs(hidden[place].astype(int) - image[place]).max() > 40
+
+
+@pytest.mark.parametrize("mask", ["both", "hull"])
+def test_beside_a_cover_that_was_learned_the_face_begins_at_once(tmp_path: Path, face: Face, mask: str) -> None:
+    """The outline's edge is as soft as asked for; a cover in the middle of the face has a quarter of that."""
+    swapped = swapped_of(face)
+    assert face.landmarks is not None
+    points = align.apply(swapped.frame_to_crop, face.landmarks)
+    middle = round(float(points[mesh.NOSE_TIP, 0]))
+    row = round(float(points[mesh.NOSE_TIP, 1]))
+    learned = np.ones((SIDE, SIDE), np.float32)
+    learned[:, :middle] = 0
+    finisher = Finisher(options(tmp_path, input=tmp_path, feather=16, mask=mask))
+    shown = finisher.measure(frame_image(), face, replace(swapped, mask=learned)).mask[row]
+    if mask == "hull":
+        assert shown[middle - 4] == pytest.approx(1, abs=0.02)
+        return
+    height = face_height(points)
+    assert shown[middle - 1] < 0.05
+    inner = shown[middle : middle + round(0.16 * height / 2)]
+    assert inner[round(0.16 * height / 4) + 1] > 0.9
+    edge = np.flatnonzero(shown > 0.02).max()
+    assert shown[edge - round(0.16 * height / 4)] < 0.9  # at the outline the rise is longer
