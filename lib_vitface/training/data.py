@@ -165,7 +165,7 @@ def told_persons(persons: Sequence[Person], file: Path | None = None) -> tuple[l
     return told, arrays
 
 
-def _resize(image: NDArray[Any], size: int) -> NDArray[Any]:
+def _resize(image: Image, size: int) -> Image:
     method = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_CUBIC
     return image if image.shape[0] == size else cv2.resize(image, (size, size), interpolation=method)
 

@@ -20,11 +20,8 @@ from lib_vitface.training.data import Person
 from lib_vitface.types import Floats, Image
 
 _KEPT_BYTES = 400_000_000  # of drawn ones: 1500 at 192 px
-_CELLS, _SMOOTH, _FADE = (
-    49,
-    1 / 24,
-    0.1,
-)  # of moves: places a side, standard deviation in sides, weight of staying in place
+_CELLS = 49  # places a side at which moves are worked out
+_SMOOTH, _FADE = 1 / 24, 0.1  # standard deviation of their smoothing in sides, and the weight of staying in place
 _HULL, _OPENINGS = 1, 2  # channels of `Person.layers`: one, and from there on
 
 
