@@ -20,7 +20,7 @@ from lib_vitface.training.data import Person
 from lib_vitface.types import Floats, Image
 
 _KEPT_BYTES = 400_000_000  # of drawn ones: 1500 at 192 px
-_CELLS = 49  # places a side at which moves are worked out
+_CELLS = 33  # places a side at which moves are worked out
 _SMOOTH, _FADE = 1 / 24, 0.1  # standard deviation of their smoothing in sides, and the weight of staying in place
 _HULL, _OPENINGS = 1, 2  # channels of `Person.layers`: one, and from there on
 
@@ -59,10 +59,12 @@ class Disguises:
         change = self._persons[other].memory.neutral - person.memory.neutral
         after = place_expression(person.expressions[frame].points + share * change, before)
         cells = np.linspace(0, size - 1, _CELLS, dtype=np.float32)
-        near = [np.exp(-(((after[:, k, None] - cells) / (_SMOOTH * size)) ** 2) / 2) for k in (0, 1)]
-        moves = (before - after)[:, :2]
-        coarse = [(near[1] * moves[:, k, None]).T @ near[0] for k in (0, 1)]
-        shifts = np.stack(coarse, axis=-1) / ((near[1].T @ near[0])[..., None] + _FADE)
+        near = [np.exp(-(((after[:, k, None] - cells) / np.float32(_SMOOTH * size)) ** 2) / 2) for k in (0, 1)]
+        moves = (before - after)[:, :2].astype(np.float32)
+        # einsum: a product by BLAS has threads of its own that spin, and training steps took half as long again
+        weights = (*moves.T, np.ones(len(moves), np.float32))
+        *coarse, weight = (np.einsum("pr,pc->rc", near[1] * w[:, None], near[0]) for w in weights)
+        shifts = np.stack(coarse, axis=-1) / (weight[..., None] + _FADE)
         # cells lie on whole pixels' places, so `resize`, which is about pixels' areas, would be off by half a cell
         places = np.arange(size, dtype=np.float32) * ((_CELLS - 1) / (size - 1))
         columns, rows = np.meshgrid(places, places)
