@@ -10,7 +10,7 @@ from lib_vitface.errors import CheckpointError
 
 IDENTITIES = 2
 """Source and target. Numbers from here on are further facesets of the source."""
-TARGET = 1
+SOURCE, TARGET = 0, 1
 DETECTOR_SIDE, DETECTOR_CELL = 224, 16  # px of the crops and of the cells of `models.detector`
 
 

@@ -61,18 +61,27 @@ class ViTSwapper(nn.Module):
         if numbers is not None and self.config.condition in ("tokens", "both"):
             tokens = self.told(tokens, numbers)
         seen = None if rendered is None else torch.cat(rendered, dim=1)
-        swapped = self._decode(identity, reference, trust, geometry, tokens, identity, numbers, seen)
+        swapped = self._decode(reference, trust, geometry, tokens, identity, numbers, seen)
         mask = torch.sigmoid(self.cover(image, own, trust))
         parts = (swapped, mask) if rendered is None else (swapped, mask, rendered[0], rendered[2])
         return SwapperOutput(*(part.unflatten(0, (clips, length)) for part in parts))
 
-    def _decode(self, identity: torch.Tensor, reference: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
-        """What `ReferenceDecoder` draws of `reference` and the `rest` it asks for, with the decoder of whom each picture is.
+    def _decode(
+        self,
+        reference: torch.Tensor,
+        trust: torch.Tensor,
+        geometry: torch.Tensor,
+        tokens: torch.Tensor,
+        identity: torch.Tensor,
+        coefficients: torch.Tensor | None,
+        seen: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """As `ReferenceDecoder`, with the decoder of whom each picture is.
 
         The target's one learns to take fingers away or to smooth a skin, and no such habit shall change how the source is drawn. A
         decoder for each person is DeepFaceLab's DF (Perov et al. 2020, arXiv:2005.05535).
         """
-        inputs = (reference, *rest)
+        inputs = (reference, trust, geometry, tokens, identity, coefficients, seen)
         if self.target_decoder is None:
             return self.decoder(*inputs)
         drawn, is_target = torch.empty_like(reference), identity.eq(TARGET)

@@ -40,7 +40,8 @@ class Finisher:
         size = swapped.image.shape[0]
         footage = align.warp(image, swapped.frame_to_crop, size)
         landmarks = align.apply(swapped.frame_to_crop, face.landmarks).astype(np.float32)
-        outline, free = self._outline(swapped.mask, landmarks)
+        height = face_height(landmarks)
+        outline, free = self._outline(swapped.mask, landmarks, height)
         if self.options.occlusion and hands:
             free = free * (1 - hand_mask(hands, free.shape, swapped.frame_to_crop, soft_px=max(size / 160, 0.7)))
         step = max(size // 192, 1)  # a part of the pixels is enough
@@ -51,7 +52,7 @@ class Finisher:
         light = light_map(new, under, skin)
         own = ColorStatistics.measure(relit(new, light, self.options.relight), skin)
         target = ColorStatistics.measure(under, skin)
-        return Measured(swapped, blend.combine(self._soft(outline, landmarks), free), light, own, target)
+        return Measured(swapped, blend.combine(self._soft(outline, height), free), light, own, target)
 
     def finish(
         self,
@@ -83,19 +84,17 @@ class Finisher:
             face = blend.motion_blur(face, (float(moved[0]), float(moved[1])))
         return blend.paste(image, face, measured.mask, swapped.frame_to_crop, mode=options.blend, opacity=opacity)
 
-    def _outline(self, learned: Mask, landmarks: Floats) -> tuple[Mask, Mask]:
+    def _outline(self, learned: Mask, landmarks: Floats, height: float) -> tuple[Mask, Mask]:
         """Where a face ends, which is softened and moved as the options say, and where nothing lies before it, which is softened a
         quarter as much: beside a finger the face begins at once, or a nose and lips would be the footage's."""
         if self.options.mask == "learned" and self.options.occlusion:
             return learned, np.ones_like(learned)
         hull = hull_mask(landmarks, (learned.shape[0], learned.shape[1]), feather_px=2.0)
         alone = self.options.mask == "hull" or not self.options.occlusion
-        width = self.options.feather / 100 * face_height(landmarks)
-        return hull, np.ones_like(hull) if alone else blend.feather(learned, width / 4)
+        return hull, np.ones_like(hull) if alone else blend.feather(learned, self.options.feather / 100 * height / 4)
 
-    def _soft(self, mask: Mask, landmarks: Floats) -> Mask:
+    def _soft(self, mask: Mask, height: float) -> Mask:
         """The mask grown or shrunk and with a soft edge; it ends before the crop does."""
-        height = face_height(landmarks)
         grown = blend.grow(mask, -self.options.erode / 100 * height)
         soft = blend.feather(grown, self.options.feather / 100 * height)
         return blend.combine(soft, blend.border_ramp(mask.shape[0], 2.0))

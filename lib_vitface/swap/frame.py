@@ -28,7 +28,7 @@ from lib_vitface.faceset.texture import (
     read_expression,
 )
 from lib_vitface.models.checkpoint import Checkpoint, open_model
-from lib_vitface.models.config import TARGET, ViTSwapperConfig, person_name
+from lib_vitface.models.config import SOURCE, TARGET, ViTSwapperConfig, person_name
 from lib_vitface.models.runtime import Network, open_network
 from lib_vitface.swap.light import featureless
 from lib_vitface.types import Clip, Face, Floats, Image, Mask, Matrix, Neighbours, SwapModel, SwappedFace
@@ -37,7 +37,6 @@ _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0)  # sizes of the pasted crop, in sides of the 
 LARGEST_CROP = 768
 _MOST_ON_SKIN = 15.0  # grey levels by which the network may correct the memory there, see `_believable`
 _SEEN = (0.06, 0.22)  # how well the best view must have shown a part before it is drawn at all, and drawn fully
-SOURCE = 0
 _KEPT = 128  # faces whose reading is remembered
 
 

@@ -18,7 +18,6 @@ from lib_vitface.faceset.gaze import GazeReader
 from lib_vitface.faceset.morphable import Morphable, coefficients, mirrored_landmarks
 from lib_vitface.faceset.morphable_files import with_file
 from lib_vitface.faceset.quality import share
-from lib_vitface.faceset.record import Record
 from lib_vitface.faceset.store import Faceset
 from lib_vitface.faceset.texture import Expression, TextureMemory, geometry_map, read_expression, spread_views
 from lib_vitface.models.config import person_name
@@ -66,14 +65,18 @@ def load_person(
     records = list(faceset.records(kept=True))
     if not records:
         raise NoFaceError(f"The faceset {faceset.path} holds no usable face; build it from clearer material.")
-    reader = GazeReader()
+    reader, finder = GazeReader(), HandFinder() if references else None
     images, landmarks, expressions = [], [], []
-    for record in records:
+    hands: dict[int, list[Hand]] = {}
+    for index, record in enumerate(records):
         image = faceset.image(record)
         images.append(_resize(image, resolution))
         landmarks.append(scale_points(record.landmarks, image.shape[0], resolution))
         expressions.append(read_expression(record.landmarks, reader(image, record.landmarks)))
-    hands = _find_hands(faceset, records, tick) if references else {}
+        if finder:
+            tick(index, len(records), "looking for hands")
+            if found := _hands_in(finder, image, record.landmarks):
+                hands[index] = found
     covered = np.array([r.occlusion for r in records])
     for index, found in hands.items():
         face = outline_mask(records[index].landmarks, (records[index].size,) * 2)
@@ -132,20 +135,14 @@ def load_person(
     )  # fmt: skip
 
 
-def _find_hands(faceset: Faceset, records: Sequence[Record], tick: Tick) -> dict[int, list[Hand]]:
-    """Hands in crops' pixels, of the records in whose crops some are seen.
+def _hands_in(finder: HandFinder, image: Image, landmarks: Floats) -> list[Hand]:
+    """Hands in a crop, in its pixels.
 
     They are looked for more closely than while the faceset was built, which has to be quick: of 61 faces of the demo's footage 25 have
     hands before them, 14 of which it had noticed.
     """
-    finder, found = HandFinder(), {}
-    for index, record in enumerate(records):
-        tick(index, len(records), "looking for hands")
-        points = record.landmarks[:, :2]
-        hands = finder.closely(faceset.image(record), np.concatenate([points.min(axis=0), points.max(axis=0)]))
-        if hands:
-            found[index] = hands
-    return found
+    points = landmarks[:, :2]
+    return finder.closely(image, np.concatenate([points.min(axis=0), points.max(axis=0)]))
 
 
 def told_persons(persons: Sequence[Person], file: Path | None = None) -> tuple[list[Person], dict[str, NDArray[Any]]]:

@@ -68,7 +68,7 @@ class Disguises:
         # cells lie on whole pixels' places, so `resize`, which is about pixels' areas, would be off by half a cell
         places = np.arange(size, dtype=np.float32) * ((_CELLS - 1) / (size - 1))
         columns, rows = np.meshgrid(places, places)
-        return after, cv2.remap(shifts.astype(np.float32), columns, rows, cv2.INTER_LINEAR)
+        return after, cv2.remap(shifts, columns, rows, cv2.INTER_LINEAR)
 
     def _draw(self, who: int, frame: int, other: int) -> tuple[Image, Image, Image]:
         person, image = self._persons[who], self._persons[who].images[frame]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -101,11 +102,13 @@ class Sampler:
         self._clips, self._own = clips, range(clips)[part(clips)]
         self._recipe = make_recipe(augmentation.recipe)
         self._disguises = Disguises(persons)
-        self._hands = [
-            (k, int(f)) for k, person in enumerate(persons) for f in person.training if _shows_hand(person, f)
-        ]
         self._tracks = [_tracks(person.times, person.training) for person in persons]
         self._held_out = [_tracks(person.times, _judged(person)) for person in persons]
+
+    @cached_property
+    def _hands(self) -> list[tuple[int, int]]:
+        """Person and frame of the pictures whose hands can be shown before other faces; looked for where covers are wanted only."""
+        return [(k, int(f)) for k, person in enumerate(self.persons) for f in person.training if _shows_hand(person, f)]
 
     def batch(self, step: int) -> Samples:
         """Training samples, the persons in turn."""
